@@ -1,0 +1,53 @@
+"""Every error of Postbote, named for the stage at which it happens.
+
+    PostboteError
+    ├── SettingsError            at the start: a setting is missing or contradicts another
+    ├── BrokerError              taking in or handing out queue messages
+    │   ├── BrokerUnavailable    the broker cannot take it now; trying again later is right
+    │   ├── SubscriptionLost     the subscription ended; what was unacked comes again
+    │   └── TopologyMismatch     the broker holds queues of another shape than the settings ask for
+    └── RegistryError            reading or writing the database
+        ├── RegistryUnavailable  the database does not answer; trying again later is right
+        └── SchemaMismatch       the database has another schema than this version needs
+
+An endpoint that answers 500 is an expected outcome and a value, see consumers.attempt.
+"""
+
+
+class PostboteError(Exception):
+    """Something went wrong in Postbote."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message or (self.__doc__ or "").strip())
+
+
+class SettingsError(PostboteError):
+    """A setting is missing or contradicts another."""
+
+
+class BrokerError(PostboteError):
+    """The broker refused or failed."""
+
+
+class BrokerUnavailable(BrokerError):
+    """The broker cannot take messages at the moment; try again shortly."""
+
+
+class SubscriptionLost(BrokerError):
+    """The subscription to a queue ended; its unacknowledged messages come again."""
+
+
+class TopologyMismatch(BrokerError):
+    """The broker holds queues of another shape than the settings ask for."""
+
+
+class RegistryError(PostboteError):
+    """The registry refused or failed."""
+
+
+class RegistryUnavailable(RegistryError):
+    """The database does not answer at the moment; try again shortly."""
+
+
+class SchemaMismatch(RegistryError):
+    """The database has another schema than this version needs; run `postbote migrate`."""

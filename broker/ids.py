@@ -1,0 +1,49 @@
+"""Identifiers and secrets: which are derived, so that a repeat looks like a repeat, and which are random."""
+
+import base64
+import hashlib
+import secrets
+from uuid import UUID, uuid4, uuid5
+
+#: Namespace of every derived identifier. Changing it makes every redelivery look new to its receiver.
+NAMESPACE = UUID("6f0d2f5e-6f0b-5d1c-9a3b-0d6a3f0c7b11")
+
+
+def new_message_id() -> str:
+    """Make the id of a user message that came without one."""
+    return str(uuid4())
+
+
+def message_id(channel_id: str, given: str) -> str:
+    """Derive a message's id from the sender's own (an Idempotency-Key, an AMQP message-id), per channel."""
+    return str(uuid5(NAMESPACE, f"message/{channel_id}/{given}"))
+
+
+def response_id(message_id: str, index: int) -> str:
+    """Derive the id of a bot response: the same whenever the same message is answered again."""
+    return str(uuid5(NAMESPACE, f"response/{message_id}/{index}"))
+
+
+def delivery_id(response_id: str, webhook_id: str) -> str:
+    """Derive the id of a delivery, which every attempt of it carries as its `webhook-id`."""
+    return str(uuid5(NAMESPACE, f"delivery/{response_id}/{webhook_id}"))
+
+
+def new_id(prefix: str) -> str:
+    """Make a random id with a prefix that says what it names: `ch_…`, `wh_…`. Letters and digits only."""
+    return f"{prefix}_{secrets.token_hex(10)}"
+
+
+def new_token(prefix: str = "") -> str:
+    """Make a random token with 256 bits, safe in URLs and headers."""
+    return prefix + secrets.token_urlsafe(32)
+
+
+def token_hash(token: str) -> str:
+    """Hash an access token for keeping. Its 256 random bits need no salt and no slow hash."""
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def new_webhook_secret() -> str:
+    """Make a signing secret as Standard Webhooks writes it: `whsec_` and 32 random bytes in base64."""
+    return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()

@@ -1,0 +1,87 @@
+"""The broker as the rest of Postbote sees it: a port with two adapters, broker.rabbitmq and broker.embedded.
+
+What both promise, and one contract suite checks:
+
+* a publish that returned is durable: it survives the death of this process and of the broker;
+* a queue gives its messages in the order in which one publisher published them, to one subscriber at a time;
+* what was taken and not acknowledged comes again, in order, before later messages.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+HeaderValue = str | int | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What a queue carries: a body and what is written on the outside."""
+
+    id: str
+    body: bytes
+    routing_key: str = ""
+    headers: Mapping[str, HeaderValue] = field(default_factory=dict)
+    #: The adapter's own handle on a taken message; 0 on one to be published.
+    tag: int = 0
+    #: True where it was taken before and not acknowledged: what it asks for may have been done already.
+    redelivered: bool = False
+
+
+class Subscription(Protocol):
+    """One subscriber's hold on a queue, from subscribing until close, or until the connection is lost."""
+
+    async def receive(self) -> Sequence[Envelope]:
+        """Wait for messages and take all that are there, at least one, in order.
+
+        Raises SubscriptionLost when the hold on the queue is gone: what was taken and not acknowledged
+        comes again to whoever subscribes next, so work that is still in hand should be dropped.
+        """
+        ...
+
+    def ack(self, envelope: Envelope) -> None:
+        """Acknowledge one message, soon and together with others: never blocks, never fails.
+
+        An acknowledgement that is lost with the connection means that the message comes again.
+        """
+        ...
+
+    async def flush(self) -> None:
+        """Wait until the acknowledgements so far are on their way to the broker (or the hold is lost)."""
+        ...
+
+
+class Broker(Protocol):
+    """Publishes to exchanges and subscribes to queues of broker.topology."""
+
+    async def start(self) -> None:
+        """Connect and make sure of the topology; waits for the broker as long as it takes.
+
+        Raises TopologyMismatch where the broker holds another number of partitions, or other queues.
+        """
+        ...
+
+    async def publish(self, exchange: str, envelope: Envelope) -> None:
+        """Publish under the envelope's routing key; durable when it returns.
+
+        Raises BrokerUnavailable when that could not be confirmed in time; the message may still have
+        arrived, so publishing it again may make it come twice.
+        """
+        ...
+
+    def subscribe(self, queue: str, prefetch: int) -> AbstractAsyncContextManager[Subscription]:
+        """Hold a queue, with at most `prefetch` messages taken and unacknowledged at a time.
+
+        Entering waits for the connection. Leaving gives the queue up: acknowledgements are flushed,
+        and what is unacknowledged goes back, in order, before the next subscriber is served.
+        """
+        ...
+
+    async def check(self) -> None:
+        """Return where the broker can take messages now; raises BrokerUnavailable otherwise."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connections. Subscriptions should have been left before."""
+        ...

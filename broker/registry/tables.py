@@ -1,0 +1,215 @@
+"""The registry's tables, the same on SQLite and PostgreSQL.
+
+The hot tables (conversations, turns, deliveries, attempts) name their channel without a foreign key: a key
+check on every row would make all workers queue up at one channel's row.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic_core import from_json, to_json
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+
+
+class Json(TypeDecorator[Any]):
+    """JSON kept as compact text: exact, fast, and without PostgreSQL's refusal of U+0000 in jsonb."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any | None, dialect: Dialect) -> str | None:
+        """Write a value as JSON."""
+        return None if value is None else to_json(value).decode()
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any | None:
+        """Read it back."""
+        return None if value is None else from_json(value)
+
+
+class Utc(TypeDecorator[datetime]):
+    """A moment in UTC, also on SQLite, which knows no time zones."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Write a moment, which has to know its time zone."""
+        if value is None or dialect.name != "sqlite":
+            return value
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Read it back, in UTC."""
+        return value if value is None else value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+#: A counting primary key: SQLite counts only in columns declared INTEGER.
+Counting = BigInteger().with_variant(Integer, "sqlite")
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+channels = Table(
+    "channels",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("bot", Json, nullable=False),
+    Column("verify_token", Text, nullable=False),
+    Column("revision", BigInteger, nullable=False, server_default="1"),
+    Column("created_at", Utc, nullable=False),
+    Index(None, "created_at", "id"),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("hash", String(64), primary_key=True),
+    Column("channel_id", ForeignKey("channels.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("created_at", Utc, nullable=False),
+)
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("channel_id", ForeignKey("channels.id", ondelete="CASCADE"), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("verify_token", Text),
+    Column("events", Json, nullable=False),
+    Column("headers", Json, nullable=False),
+    Column("secret", Text, nullable=False),
+    Column("previous_secret", Text),
+    Column("previous_secret_until", Utc),
+    Column("enabled", Boolean, nullable=False, server_default=text("true")),
+    Column("disabled_reason", Text),
+    Column("timeout_s", Float),
+    Column("created_at", Utc, nullable=False),
+    Index(None, "channel_id", "created_at", "id"),
+)
+
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("channel_id", String(64), nullable=False, index=True),
+    Column("user_id", Text, nullable=False),
+    Column("session", Json, nullable=False),
+    Column("message_counter", BigInteger, nullable=False),
+    Column("turns", BigInteger, nullable=False),
+    Column("updated_at", Utc, nullable=False),
+)
+
+turns = Table(
+    "turns",
+    metadata,
+    Column("message_id", String(36), primary_key=True),
+    Column("conversation_key", Text, nullable=False),
+    Column("channel_id", String(64), nullable=False, index=True),
+    Column("number", BigInteger, nullable=False),
+    Column("message", Json, nullable=False),
+    Column("responses", Json, nullable=False),
+    # The message counter after this turn: where to go on reading the log of responses.
+    Column("last_counter", BigInteger, nullable=False),
+    Column("outcome", String(16), nullable=False),
+    Column("published", Boolean, nullable=False, server_default=text("false")),
+    Column("created_at", Utc, nullable=False),
+    UniqueConstraint("conversation_key", "number"),
+    Index(None, "conversation_key", "last_counter"),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("webhook_id", String(64), nullable=False),
+    Column("channel_id", String(64), nullable=False),
+    Column("conversation_key", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("response_id", String(36), nullable=False),
+    Column("message_counter", BigInteger, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("reason", Text),
+    Column("attempt_count", Integer, nullable=False),
+    # Of the attempt that succeeded: a delivery that did so at once costs this row and no other.
+    Column("status_code", Integer),
+    Column("duration_ms", Integer),
+    Column("response", Json),
+    Column("created_at", Utc, nullable=False),
+    Column("finished_at", Utc),
+    Index(None, "channel_id", "created_at", "id"),
+    # The head of a lane in one look, whatever the length of the log.
+    Index(
+        "ix_deliveries_pending",
+        "webhook_id",
+        "conversation_key",
+        "message_counter",
+        postgresql_where=text("status = 'pending'"),
+        sqlite_where=text("status = 'pending'"),
+    ),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("delivery_id", String(36), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("started_at", Utc, nullable=False),
+    Column("duration_ms", Integer, nullable=False),
+    Column("status_code", Integer),
+    Column("error", String(32)),
+    Column("detail", Text, nullable=False),
+    Column("answer", Text, nullable=False),
+)
+
+backlog_lanes = Table(
+    "backlog_lanes",
+    metadata,
+    Column("webhook_id", String(64), primary_key=True),
+    Column("conversation_key", Text, primary_key=True),
+    Column("partition", Integer, nullable=False, index=True),
+    # Of the lane's head; the rest of the lane has not been tried.
+    Column("attempts", Integer, nullable=False),
+    Column("next_attempt_at", Utc, nullable=False, index=True),
+    # Whoever drains the lane holds it until then; a drainer that died lets go by the clock.
+    Column("leased_until", Utc),
+)
+
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("number", Counting, primary_key=True, autoincrement=True),
+    Column("id", String(36), nullable=False, unique=True),
+    Column("stage", String(32), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("channel_id", String(64)),
+    Column("routing_key", Text, nullable=False),
+    Column("headers", Json, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("created_at", Utc, nullable=False),
+)

@@ -1,0 +1,105 @@
+"""Settings: read from the environment once, at the entry, into one frozen object."""
+
+from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from broker.errors import SettingsError
+
+Network = IPv4Network | IPv6Network
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class Settings(BaseSettings):
+    """All settings of all processes; each is `POSTBOTE_` and its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix="POSTBOTE_", frozen=True, extra="ignore", env_ignore_empty=True)
+
+    #: Where the HTTP API listens. Loopback, so that nothing is public before someone decides it.
+    host: str = "127.0.0.1"
+    port: int = Field(8080, ge=0, le=65_535)
+    #: Where SQLite files and generated tokens live.
+    data_dir: Annotated[Path, AfterValidator(Path.expanduser)] = Path("data")
+    #: Administrator's bearer token; made on first start and kept in `<data dir>/admin-token` where unset.
+    admin_token: SecretStr | None = None
+    #: `amqp://user:password@host:port/vhost`; unset means the embedded broker.
+    amqp_url: SecretStr | None = None
+    #: `postgresql://…` or `sqlite:///…`; unset means SQLite in the data directory.
+    database_url: SecretStr | None = None
+    #: Partitions keep order; fixed for the life of a deployment's queues.
+    partitions: int = Field(16, ge=1, le=100)
+    #: Networks that are not public and that webhooks may reach all the same, as CIDRs with commas between.
+    webhook_allow_networks: Annotated[tuple[Network, ...], NoDecode] = ()
+    #: Makes a demo channel and a demo receiver at the start of `postbote run`.
+    demo: bool = False
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["console", "json"] = "console"
+
+    #: How long one attempt may take, from connecting to the status line, where the webhook sets nothing else.
+    webhook_timeout_s: Seconds = 15.0
+    #: How long a bot may think about one message.
+    bot_timeout_s: Seconds = 30.0
+    #: How long a publish may wait for the broker's confirm before the sender is told to come again.
+    publish_timeout_s: Seconds = 5.0
+    #: Messages in hand for each partition: bounds memory, and what a killed worker makes come twice.
+    prefetch: int = Field(200, ge=1, le=10_000)
+    #: Attempts in flight for one delivery worker.
+    max_in_flight: int = Field(512, ge=1, le=10_000)
+    #: How long a stopping process finishes what is in flight before it hands back the rest.
+    shutdown_grace_s: Seconds = 8.0
+    #: Messages a second that each channel may post to each API process; 0 is without limit.
+    rate_limit: int = Field(0, ge=0)
+
+    @field_validator("webhook_allow_networks", mode="before")
+    @classmethod
+    def _split_networks(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(ip_network(part.strip(), strict=False) for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("postgresql://", "postgres://", "sqlite:///")):
+            raise ValueError("must begin with postgresql:// or sqlite:///")
+        return value
+
+    @field_validator("amqp_url")
+    @classmethod
+    def _known_broker(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("amqp://", "amqps://")):
+            raise ValueError("must begin with amqp:// or amqps://")
+        return value
+
+    @property
+    def embedded(self) -> bool:
+        """True where the queues live in a file of this process and not on RabbitMQ."""
+        return self.amqp_url is None
+
+    @cached_property
+    def database(self) -> str:
+        """The database's URL, which is a SQLite file in the data directory where none is set."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{self.data_dir / 'registry.db'}"
+
+    @property
+    def sqlite(self) -> bool:
+        """True where the registry is a SQLite file."""
+        return self.database.startswith("sqlite:")
+
+
+def read_settings(**overrides: object) -> Settings:
+    """Read the settings from the environment; `overrides` win over it. Raises SettingsError, naming the variable."""
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        lines = [
+            f"POSTBOTE_{'_'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
+            for problem in error.errors(include_url=False, include_input=False)
+        ]
+        raise SettingsError("Settings that cannot be used:\n  " + "\n  ".join(lines)) from None

@@ -1,0 +1,136 @@
+"""Every exchange, queue and binding of Postbote, declared in this one place as values.
+
+Only the queue type and the single active consumer are arguments of a queue. Delivery limit, dead-letter
+exchange, lengths and timeouts are policies, so that an operator can change them without new queues.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from broker.partitions import partition_word
+
+#: Outside programs publish here, with any routing key; it feeds the queue of the same name.
+MESSAGES = "postbote.messages"
+#: Validated user messages on their way to a bot worker; key `message.<channel>.pNN`.
+INBOUND = "postbote.inbound"
+#: What bots said; key `response.<channel>.<kind>.pNN`. Anyone may bind a queue of their own.
+RESPONSES = "postbote.responses"
+#: What cannot be processed, with the reason in its headers; fed by us and by the broker's delivery limit.
+DEAD = "postbote.dead"
+#: Alternate exchange of the others: catches what no queue wanted, so that a missing binding loses nothing.
+UNROUTED = "postbote.unrouted"
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """An exchange; what none of its bindings match goes on to `alternate`, where one is named."""
+
+    name: str
+    kind: Literal["topic", "fanout"]
+    alternate: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A durable quorum queue; with `ordered`, one consumer at a time is served (single active consumer)."""
+
+    name: str
+    ordered: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Messages of `exchange` whose routing key matches `pattern` (topic wildcards) go to `queue`."""
+
+    exchange: str
+    queue: str
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """All that a deployment with `partitions` partitions needs on its broker (1 to 100 partitions)."""
+
+    partitions: int
+
+    @property
+    def exchanges(self) -> tuple[Exchange, ...]:
+        """The exchanges, each after the one that it names as its alternate."""
+        return (
+            Exchange(UNROUTED, "fanout"),
+            Exchange(DEAD, "fanout"),
+            Exchange(MESSAGES, "topic", UNROUTED),
+            Exchange(INBOUND, "topic", UNROUTED),
+            Exchange(RESPONSES, "topic", UNROUTED),
+        )
+
+    @property
+    def queues(self) -> tuple[Queue, ...]:
+        """The queues; partitions in falling order, so that p00 exists only when all others do."""
+        falling = [word for _, word in sorted(self._words(), reverse=True)]
+        return (
+            Queue(UNROUTED, ordered=False),
+            Queue(DEAD),
+            Queue(MESSAGES),
+            *(Queue(inbound_queue(word)) for word in falling),
+            *(Queue(outbound_queue(word)) for word in falling),
+        )
+
+    @property
+    def bindings(self) -> tuple[Binding, ...]:
+        """The bindings between the two."""
+        return (
+            Binding(UNROUTED, UNROUTED, "#"),
+            Binding(DEAD, DEAD, "#"),
+            Binding(MESSAGES, MESSAGES, "#"),
+            *(Binding(INBOUND, inbound_queue(word), f"#.{word}") for _, word in self._words()),
+            *(Binding(RESPONSES, outbound_queue(word), f"#.{word}") for _, word in self._words()),
+        )
+
+    def _words(self) -> Iterator[tuple[int, str]]:
+        return ((partition, partition_word(partition)) for partition in range(self.partitions))
+
+
+def inbound_queue(word: str) -> str:
+    """Name the queue that holds the user messages of a partition, given as its word (`p07`)."""
+    return f"{INBOUND}.{word}"
+
+
+def outbound_queue(word: str) -> str:
+    """Name the queue that holds the bot responses of a partition, given as its word (`p07`)."""
+    return f"postbote.outbound.{word}"
+
+
+def inbound_key(channel_id: str, partition: int) -> str:
+    """Write the routing key of a user message."""
+    return f"message.{channel_id}.{partition_word(partition)}"
+
+
+def response_key(channel_id: str, kind: str, partition: int) -> str:
+    """Write the routing key of a bot response."""
+    return f"response.{channel_id}.{kind}.{partition_word(partition)}"
+
+
+def matches(pattern: str, key: str) -> bool:
+    """Tell whether a routing key matches a topic pattern: `*` is one word, `#` any number, also none.
+
+    As AMQP 0-9-1 has it (section 3.1.3.3, the topic exchange type).
+    """
+    return _matches(pattern.split("."), key.split("."))
+
+
+def _matches(pattern: list[str], words: list[str]) -> bool:
+    # One row of the classic matching table at a time: linear memory, no exponential blow-up on `#.#.#`.
+    reachable = [True] + [False] * len(words)
+    for part in pattern:
+        if part == "#":
+            seen = False
+            for i, here in enumerate(reachable):
+                seen = seen or here
+                reachable[i] = seen
+        else:
+            reachable = [False] + [
+                before and part in ("*", word) for before, word in zip(reachable, words, strict=False)
+            ]
+    return reachable[-1]
