@@ -136,11 +136,10 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class BacklogLane:
-    """A lane with pending deliveries: `attempts` tries of its head so far, the next one due at `next_attempt_at`."""
+    """A lane with pending deliveries, the first of which is due for another attempt at `next_attempt_at`."""
 
     webhook_id: str
     conversation_key: str
-    attempts: int
     next_attempt_at: datetime
 
 

@@ -192,8 +192,6 @@ backlog_lanes = Table(
     Column("webhook_id", String(64), primary_key=True),
     Column("conversation_key", Text, primary_key=True),
     Column("partition", Integer, nullable=False, index=True),
-    # Of the lane's head; the rest of the lane has not been tried.
-    Column("attempts", Integer, nullable=False),
     Column("next_attempt_at", Utc, nullable=False, index=True),
     # Whoever drains the lane holds it until then; a drainer that died lets go by the clock.
     Column("leased_until", Utc),

@@ -1,0 +1,44 @@
+# run: everything in one process, no server needed.   test: the whole suite, on a real RabbitMQ and PostgreSQL.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MADE := $(VENV)/.made
+
+.PHONY: run test lint types bench servers clean format
+
+run: $(MADE)
+	@POSTBOTE_DEMO=$${POSTBOTE_DEMO:-1} $(BIN)/postbote run
+
+test: $(MADE) servers
+	$(BIN)/pytest
+
+lint: $(MADE)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(MADE)
+	$(BIN)/mypy
+
+bench: $(MADE)
+	$(BIN)/python -m bench
+
+format: $(MADE)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The tests run their own RabbitMQ and PostgreSQL, from addresses that are set, a Docker engine, or these programs.
+servers:
+	@sh tests/servers/install.sh
+
+$(MADE): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Postbote needs Python 3.11 or newer; name one with: make PYTHON=python3.12 …"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	  { echo "Python cannot make a virtual environment; on Debian: apt-get install python3-venv"; exit 1; }
+	@echo "Installing Postbote into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

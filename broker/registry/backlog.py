@@ -1,0 +1,154 @@
+"""The backlog: deliveries that could not be made at once, waiting in order, lane by lane.
+
+A lane is in the backlog while it has a row in `backlog_lanes`. That row is the lock under which three things
+happen: a delivery is put behind the others, a drainer settles some, and the lane goes live again because none
+are left. So no message overtakes at either switch, whichever workers do these things.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, and_, delete, exists, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from broker.models.records import now
+from broker.registry.database import Database
+from broker.registry.deliveries import record_of, write
+from broker.registry.records import BacklogLane, Delivery
+from broker.registry.tables import backlog_lanes, deliveries, webhooks
+
+LaneKey = tuple[str, str]
+
+
+class Backlog:
+    """Reads and writes the backlog. Each method is one transaction; all raise RegistryUnavailable."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def lanes_of(self, partition: int) -> set[LaneKey]:
+        """Return the lanes of a partition that are in the backlog, as (webhook id, conversation key)."""
+        wanted = select(backlog_lanes.c.webhook_id, backlog_lanes.c.conversation_key)
+        async with self._db.read() as connection:
+            rows = await connection.execute(wanted.where(backlog_lanes.c.partition == partition))
+            return {(row[0], row[1]) for row in rows}
+
+    async def park(self, partition: int, waiting: Sequence[Delivery], next_attempt_at: datetime) -> None:
+        """Put a lane into the backlog: its head, due for another attempt then, and all that follow it.
+
+        Where the lane is there already, they go behind what it has, and its schedule stays.
+        """
+        head = waiting[0]
+        lane = self._db.insert(backlog_lanes).values(
+            webhook_id=head.webhook_id,
+            conversation_key=head.conversation_key,
+            partition=partition,
+            next_attempt_at=next_attempt_at,
+            leased_until=None,
+        )
+        # An update that changes nothing, for its lock: were the row only skipped, a drainer could delete it
+        # before the deliveries behind it are written.
+        locked = lane.on_conflict_do_update(
+            index_elements=[backlog_lanes.c.webhook_id, backlog_lanes.c.conversation_key],
+            set_={"partition": lane.excluded.partition},
+        )
+        async with self._db.write() as connection:
+            await connection.execute(locked)
+            await write(self._db, connection, waiting)
+
+    async def append(self, waiting: Sequence[Delivery]) -> bool:
+        """Put deliveries behind those of their lane; False where the lane is live again and nothing was written."""
+        head = waiting[0]
+        async with self._db.write() as connection:
+            if not await self._lock(connection, (head.webhook_id, head.conversation_key)):
+                return False
+            await write(self._db, connection, waiting)
+            return True
+
+    async def claim(self, limit: int, lease_s: float) -> list[BacklogLane]:
+        """Take hold of up to `limit` lanes whose next attempt is due, for `lease_s` seconds.
+
+        Lanes of disabled webhooks stay where they are; they are due again as soon as the webhook is enabled.
+        Those of webhooks that are gone are handed out, so that someone settles them.
+        """
+        at = now()
+        disabled = exists().where(webhooks.c.id == backlog_lanes.c.webhook_id, webhooks.c.enabled.is_(False))
+        due = (
+            select(backlog_lanes)
+            .where(
+                backlog_lanes.c.next_attempt_at <= at,
+                or_(backlog_lanes.c.leased_until.is_(None), backlog_lanes.c.leased_until <= at),
+                ~disabled,
+            )
+            .order_by(backlog_lanes.c.next_attempt_at)
+            .limit(limit)
+            .with_for_update(skip_locked=True, of=backlog_lanes)
+        )
+        async with self._db.write() as connection:
+            lanes = [
+                BacklogLane(row.webhook_id, row.conversation_key, row.next_attempt_at)
+                for row in await connection.execute(due)
+            ]
+            until = at + timedelta(seconds=lease_s)
+            for lane in lanes:
+                await connection.execute(
+                    update(backlog_lanes)
+                    .where(_is(lane.webhook_id, lane.conversation_key))
+                    .values(leased_until=until)
+                )
+        return lanes
+
+    async def head(self, lane: BacklogLane, limit: int) -> list[Delivery]:
+        """Return the first pending deliveries of a lane, in order."""
+        wanted = (
+            select(deliveries)
+            .where(_pending(lane.webhook_id, lane.conversation_key))
+            .order_by(deliveries.c.message_counter)
+            .limit(limit)
+        )
+        async with self._db.read() as connection:
+            return [record_of(row) for row in await connection.execute(wanted)]
+
+    async def settle(
+        self, lane: BacklogLane, done: Sequence[Delivery], *, next_attempt_at: datetime, lease_s: float | None
+    ) -> bool:
+        """Write what a drainer did; True where nothing is left and the lane is live again.
+
+        `done` are deliveries with what became of them, still pending ones with their failed attempts among
+        them. The lane is held for `lease_s` seconds more, or let go of until its next attempt where that is None.
+        """
+        key = (lane.webhook_id, lane.conversation_key)
+        async with self._db.write() as connection:
+            await self._lock(connection, key)
+            if done:
+                await write(self._db, connection, done)
+            left = await connection.scalar(select(exists().where(_pending(*key))))
+            if not left:
+                await connection.execute(delete(backlog_lanes).where(_is(*key)))
+                return True
+            until = None if lease_s is None else now() + timedelta(seconds=lease_s)
+            await connection.execute(
+                update(backlog_lanes)
+                .where(_is(*key))
+                .values(next_attempt_at=next_attempt_at, leased_until=until)
+            )
+            return False
+
+    async def _lock(self, connection: AsyncConnection, lane: LaneKey) -> bool:
+        # SQLite has no row locks and needs none: it has one writer at a time.
+        locked = await connection.execute(
+            select(backlog_lanes.c.webhook_id).where(_is(*lane)).with_for_update()
+        )
+        return locked.first() is not None
+
+
+def _is(webhook_id: str, conversation_key: str) -> ColumnElement[bool]:
+    return and_(backlog_lanes.c.webhook_id == webhook_id, backlog_lanes.c.conversation_key == conversation_key)
+
+
+def _pending(webhook_id: str, conversation_key: str) -> ColumnElement[bool]:
+    return and_(
+        deliveries.c.webhook_id == webhook_id,
+        deliveries.c.conversation_key == conversation_key,
+        deliveries.c.status == "pending",
+    )

@@ -1,0 +1,1 @@
+"""Those who take messages out: intake, bot worker and delivery worker."""

@@ -1,0 +1,64 @@
+"""Group commit: what many lanes ask for at the same time becomes one call."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from broker.errors import BrokerUnavailable, RegistryUnavailable
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+class Batcher(Generic[In, Out]):
+    """Hands the items of concurrent `submit` calls to `run`, up to `limit` at a time, one call after the other.
+
+    No item waits for company: what comes while one call runs makes up the next. Where a call fails for another
+    reason than an outage, its items are run one by one, so that one that cannot be processed fails alone.
+    """
+
+    def __init__(self, run: Callable[[Sequence[In]], Awaitable[Sequence[Out]]], limit: int = 256) -> None:
+        self._run = run
+        self._limit = limit
+        self._waiting: deque[tuple[In, asyncio.Future[Out]]] = deque()
+        self._task: asyncio.Task[None] | None = None
+
+    async def submit(self, item: In) -> Out:
+        """Have one item processed, and return what came of it; raises what `run` raised."""
+        future: asyncio.Future[Out] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._task is None:
+            self._task = asyncio.create_task(self._work())
+        return await future
+
+    async def close(self) -> None:
+        """Wait for the call that is running; nothing may be submitted any more."""
+        if self._task is not None:
+            await self._task
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting:
+                batch = [self._waiting.popleft() for _ in range(min(self._limit, len(self._waiting)))]
+                wanted = [(item, future) for item, future in batch if not future.done()]
+                if wanted:
+                    await self._process(wanted)
+        finally:
+            self._task = None
+
+    async def _process(self, batch: list[tuple[In, asyncio.Future[Out]]]) -> None:
+        try:
+            results = await self._run([item for item, _ in batch])
+        except Exception as error:
+            if len(batch) == 1 or isinstance(error, BrokerUnavailable | RegistryUnavailable):
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(error)
+                return
+            for entry in batch:
+                await self._process([entry])
+            return
+        for (_, future), result in zip(batch, results, strict=True):
+            if not future.done():
+                future.set_result(result)

@@ -1,0 +1,197 @@
+"""The bot worker: takes a user's message, lets the bot answer, writes the turn, publishes its responses.
+
+What happens if the process dies
+
+* before the turn is written: the message comes again, and the bot answers it for the first time;
+* after that: the message comes again, finds its turn, and the same responses are published under the same ids;
+* after the publish, before the acknowledgement: the same, and the turn's mark says that nothing need be done.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import structlog
+from pydantic import ValidationError
+
+from broker.errors import PostboteError
+from broker.models.records import BotResponse, UserMessage
+from broker.partitions import conversation_key, partition_of
+from broker.port import Broker, Envelope, Subscription
+from broker.registry.conversations import Loaded, NewTurn
+from broker.registry.records import Channel, Turn
+from broker.topology import RESPONSES, response_key
+from consumers.batching import Batcher
+from consumers.bots.protocol import Bot
+from consumers.dead_letters import bury
+from consumers.lanes import Lane, Lanes
+from consumers.outage import outlast
+from consumers.rejection import why_invalid
+from consumers.turns import BotFailed, answer, failed_turn, new_turn
+
+log = structlog.get_logger()
+
+
+class ConversationStore(Protocol):
+    """Where conversations and their turns are kept."""
+
+    async def load(self, messages: Sequence[UserMessage]) -> list[Loaded]:
+        """Load what is known of each message: its channel, its conversation, and its turn where it has one."""
+        ...
+
+    async def commit(self, turns: Sequence[NewTurn]) -> list[bool]:
+        """Write turns with their conversations; False where a conversation changed underneath."""
+        ...
+
+    async def mark_published(self, message_ids: Sequence[str]) -> None:
+        """Remember that the responses of these turns are on the broker."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Bots:
+    """Makes the bot that a channel's settings ask for, and bounds how long it may think."""
+
+    make: Callable[[Mapping[str, Any]], Bot]
+    timeout_s: float
+
+    def of(self, channel: Channel) -> Bot:
+        """Make a channel's bot; raises BotFailed where its settings name none that this version has."""
+        try:
+            return self.make(channel.bot)
+        except PostboteError as error:
+            raise BotFailed(str(error)) from error
+
+
+class Turns:
+    """The registry's side of the bot worker: loads and commits of all lanes of a process, batched."""
+
+    def __init__(self, store: ConversationStore) -> None:
+        self._loads: Batcher[UserMessage, Loaded] = Batcher(store.load)
+        self._commits: Batcher[NewTurn, bool] = Batcher(store.commit)
+        self._marks: Batcher[str, None] = Batcher(self._mark)
+        self._store = store
+
+    async def load(self, message: UserMessage) -> Loaded:
+        """Load what is known of a message, waiting for the database as long as it takes."""
+        return await outlast(lambda: self._loads.submit(message), "bot.loading")
+
+    async def commit(self, turn: NewTurn) -> bool:
+        """Write a turn and its conversation together; False where the conversation changed underneath."""
+        return await outlast(lambda: self._commits.submit(turn), "bot.committing")
+
+    async def mark_published(self, message_id: str) -> None:
+        """Remember that a turn's responses are on the broker."""
+        await outlast(lambda: self._marks.submit(message_id), "bot.marking")
+
+    async def close(self) -> None:
+        """Wait for the batches that are being written."""
+        for batcher in (self._loads, self._commits, self._marks):
+            await batcher.close()
+
+    async def _mark(self, message_ids: Sequence[str]) -> list[None]:
+        await self._store.mark_published(message_ids)
+        return [None] * len(message_ids)
+
+
+class BotSession:
+    """Answers the messages of one partition, one lane for each conversation."""
+
+    def __init__(
+        self, subscription: Subscription, broker: Broker, turns: Turns, bots: Bots, partitions: int
+    ) -> None:
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._subscription = subscription
+        self._broker = broker
+        self._turns = turns
+        self._bots = bots
+        self._partitions = partitions
+        self._lanes: Lanes[str, tuple[Envelope, UserMessage]] = Lanes(self._answer, self._fail)
+
+    async def take(self, envelopes: Sequence[Envelope]) -> None:
+        """Put each message into its conversation's lane; what is no message becomes a dead letter."""
+        for envelope in envelopes:
+            try:
+                message = UserMessage.model_validate_json(envelope.body)
+            except ValidationError as error:
+                await self._bury(envelope, "not a user message of a known version", why_invalid(error))
+                continue
+            self._lanes.put(conversation_key(message.channel_id, message.user.id), (envelope, message))
+
+    async def stop(self, grace_s: float) -> None:
+        """Let each lane finish the message that it is answering."""
+        await self._lanes.stop(grace_s)
+
+    async def _answer(self, lane: Lane[str, tuple[Envelope, UserMessage]]) -> None:
+        envelope, message = lane.items[0]
+        loaded = await self._turns.load(message)
+        if loaded.turn is None:
+            await self._answer_anew(envelope, message, loaded)
+        else:
+            await self._publish(loaded.turn)
+            self._subscription.ack(envelope)
+        lane.items.popleft()
+
+    async def _answer_anew(self, envelope: Envelope, message: UserMessage, loaded: Loaded) -> None:
+        while loaded.turn is None:
+            if loaded.channel is None:
+                await self._bury(envelope, "unknown channel", f"there is no channel {message.channel_id}")
+                return
+            conversation = loaded.conversation
+            try:
+                bot = self._bots.of(loaded.channel)
+                reply = await answer(bot, message, conversation, self._bots.timeout_s)
+                new = new_turn(message, conversation, reply, loaded.channel.revision)
+            except BotFailed as failure:
+                log.warning("bot.failed", channel=message.channel_id, message=message.id, why=str(failure))
+                await bury(
+                    self._broker,
+                    envelope,
+                    stage="bot",
+                    reason="the bot could not answer it",
+                    detail=str(failure),
+                    channel_id=message.channel_id,
+                )
+                new = failed_turn(message, conversation)
+            if await self._turns.commit(new):
+                await self._publish(new.turn)
+                break
+            # Another worker, that was thought dead, wrote a turn of this conversation meanwhile.
+            loaded = await self._turns.load(message)
+        else:
+            await self._publish(loaded.turn)
+        self._subscription.ack(envelope)
+
+    async def _publish(self, turn: Turn) -> None:
+        if turn.published:
+            return
+        for response in turn.responses:
+            # One after the other: were two on their way at once and the first refused, the second would overtake it.
+            envelope = response_envelope(BotResponse.model_validate(response), self._partitions)
+            await outlast(lambda envelope=envelope: self._broker.publish(RESPONSES, envelope), "bot.publishing")  # type: ignore[misc]
+        if turn.responses:
+            await self._turns.mark_published(turn.message_id)
+
+    async def _bury(self, envelope: Envelope, reason: str, detail: str) -> None:
+        log.warning("message.dead", stage="bot", message=envelope.id, reason=reason)
+        await bury(self._broker, envelope, stage="bot", reason=reason, detail=detail)
+        self._subscription.ack(envelope)
+
+    def _fail(self, key: str, error: BaseException) -> None:
+        if not self.failed.done():
+            self.failed.set_exception(error)
+
+
+def response_envelope(response: BotResponse, partitions: int) -> Envelope:
+    """Put a response into its envelope; the headers tell those who bind a queue of their own what answers what."""
+    partition = partition_of(conversation_key(response.channel_id, response.user_id), partitions)
+    return Envelope(
+        response.id,
+        response.model_dump_json(exclude_none=True).encode(),
+        response_key(response.channel_id, response.kind, partition),
+        {
+            "postbote-in-reply-to": response.in_reply_to,
+            "postbote-turn": f"{response.index}/{response.count}",
+        },
+    )

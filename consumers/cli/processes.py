@@ -1,0 +1,176 @@
+"""The processes of Postbote: what `postbote run`, `api`, `bot`, `deliver` and `migrate` start."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from ipaddress import ip_network
+from typing import Any
+
+import structlog
+
+from broker.errors import SettingsError
+from broker.registry.migration import migrate as migrate_database
+from broker.settings import Network, Settings, read_settings
+from consumers.composition import Base, open_base, serving_api, work_bot, work_deliver
+from consumers.credentials import admin_token
+from consumers.logs import configure_logs
+from consumers.serving import Stop
+
+log = structlog.get_logger()
+
+LOOPBACK: tuple[Network, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+
+
+def run() -> None:
+    """Everything in one process: embedded where no servers are set."""
+    _run(_all_in_one, read_settings())
+
+
+def api() -> None:
+    """The HTTP API alone."""
+    _run(_api, _with_servers("api"))
+
+
+def bot() -> None:
+    """A bot worker, with the intake."""
+    _run(_bot, _with_servers("bot"))
+
+
+def deliver() -> None:
+    """A delivery worker."""
+    _run(_deliver, _with_servers("deliver"))
+
+
+def migrate() -> None:
+    """Bring the database to this version's schema."""
+    settings = read_settings()
+    configure_logs(settings)
+    asyncio.run(migrate_database(settings.database))
+    log.info("database.migrated", database=settings.database.rpartition("@")[2])
+
+
+def _with_servers(command: str) -> Settings:
+    settings = read_settings()
+    missing = [
+        name
+        for name, there in (
+            ("POSTBOTE_AMQP_URL", settings.amqp_url),
+            ("POSTBOTE_DATABASE_URL", settings.database_url),
+        )
+        if there is None
+    ]
+    if missing or settings.sqlite:
+        raise SettingsError(
+            f"`postbote {command}` shares its queues and its database with other processes: set "
+            f"{' and '.join(missing) or 'POSTBOTE_DATABASE_URL to a postgresql:// address'}. "
+            "For everything in one process without servers, use `postbote run`."
+        )
+    return settings
+
+
+def _run(process: Callable[[Settings, Stop], Coroutine[Any, Any, None]], settings: Settings) -> None:
+    configure_logs(settings)
+    loop_factory = None
+    if sys.platform != "win32":
+        import uvloop
+
+        loop_factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(_until_signalled(process, settings))
+
+
+async def _until_signalled(
+    process: Callable[[Settings, Stop], Coroutine[Any, Any, None]], settings: Settings
+) -> None:
+    stop = Stop(settings.shutdown_grace_s)
+    task = asyncio.create_task(process(settings, stop))
+    loop = asyncio.get_running_loop()
+
+    def stop_now() -> None:
+        if stop.is_set():
+            log.warning("process.stopped_at_once", why="asked twice")
+            task.cancel()
+            return
+        log.info("process.stopping", grace_s=settings.shutdown_grace_s)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop_now)
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        # A start that still waits for the broker has nothing to finish, and ends when it is asked to.
+        await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task}, timeout=settings.shutdown_grace_s + LAST_SECONDS)
+        if not task.done():
+            log.warning("process.stopped_at_once", why="the grace is over")
+            task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    finally:
+        stopping.cancel()
+    if not task.cancelled() and (error := task.exception()) is not None:
+        raise error.exceptions[0] if isinstance(error, ExceptionGroup) else error
+    log.info("process.stopped")
+
+
+#: For closing connections and files, after the grace of what was in flight.
+LAST_SECONDS = 1.8
+
+
+async def _api(settings: Settings, stop: Stop) -> None:
+    async with _base(settings, stop) as base:
+        async with serving_api(base, admin_token(settings), settings.webhook_allow_networks) as address:
+            log.info("api.listening", address=address)
+            await stop.wait()
+
+
+async def _bot(settings: Settings, stop: Stop) -> None:
+    async with _base(settings, stop) as base:
+        log.info("bot.working", partitions=settings.partitions)
+        await work_bot(base)
+
+
+async def _deliver(settings: Settings, stop: Stop) -> None:
+    async with _base(settings, stop) as base:
+        log.info("deliver.working", partitions=settings.partitions)
+        await work_deliver(base, settings.webhook_allow_networks)
+
+
+async def _all_in_one(settings: Settings, stop: Stop) -> None:
+    from consumers.demo import open_demo, welcome
+
+    without_servers = settings.amqp_url is None and settings.database_url is None
+    allowed = settings.webhook_allow_networks or (LOOPBACK if without_servers else ())
+    if settings.sqlite:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    await migrate_database(settings.database)
+    async with AsyncExitStack() as stack:
+        base = await stack.enter_async_context(_base(settings, stop))
+        token = admin_token(settings)
+        demo = await stack.enter_async_context(open_demo(base)) if settings.demo else None
+        async with asyncio.TaskGroup() as group:
+            group.create_task(work_bot(base))
+            group.create_task(work_deliver(base, allowed))
+            async with serving_api(base, token, allowed) as address:
+                welcome(settings, address, demo, loopback_allowed=without_servers and allowed is LOOPBACK)
+                await stop.wait()
+
+
+@asynccontextmanager
+async def _base(settings: Settings, stop: Stop) -> AsyncIterator[Base]:
+    """Open the base; where stopping begins before it is open, end at once."""
+    async with AsyncExitStack() as stack:
+        opening = asyncio.current_task()
+        assert opening is not None
+
+        async def give_up() -> None:
+            await stop.wait()
+            opening.cancel()
+
+        waiting = asyncio.create_task(give_up())
+        try:
+            base = await stack.enter_async_context(open_base(settings, stop))
+        finally:
+            waiting.cancel()
+        yield base

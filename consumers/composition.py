@@ -1,0 +1,190 @@
+"""The one place where the parts of a process are put together, opened in order and closed in reverse."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from uuid import uuid4
+
+import structlog
+from aiohttp import web
+
+from broker.api.app import Parts, make_app
+from broker.port import Broker, Subscription
+from broker.registry.backlog import Backlog
+from broker.registry.channels import Channels
+from broker.registry.conversations import Conversations
+from broker.registry.database import Database
+from broker.registry.dead_letters import DeadLetters
+from broker.registry.deliveries import Deliveries
+from broker.registry.history import History
+from broker.registry.records import Attempt, Channel, Webhook
+from broker.registry.webhooks import Webhooks
+from broker.settings import Network, Settings
+from broker.topology import DEAD, MESSAGES, Topology, inbound_queue, outbound_queue
+from broker.partitions import partition_word
+from consumers.attempt import Poster, ping
+from consumers.backlog import Drainer
+from consumers.bot_worker import Bots, BotSession, Turns
+from consumers.bots.catalogue import BOT_TYPES, make_bot
+from consumers.dead_letters import DeadLetterSession
+from consumers.delivery_log import DeliveryLog
+from consumers.delivery_worker import Delivering, DeliverySession
+from consumers.directory import Directory
+from consumers.disabling import WebhookDisabling
+from consumers.intake import IntakeSession
+from consumers.parking import Parking
+from consumers.retry import Schedule
+from consumers.serving import Session, Stop, serve
+
+log = structlog.get_logger()
+
+#: How long what is left of the delivery log may take to be written at the end, in seconds.
+LOG_FLUSH_S = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What every process has: settings, the broker, the database, and when to stop."""
+
+    settings: Settings
+    broker: Broker
+    database: Database
+    stop: Stop
+
+    @property
+    def words(self) -> list[tuple[int, str]]:
+        """The partitions, each with its word."""
+        return [(partition, partition_word(partition)) for partition in range(self.settings.partitions)]
+
+
+@asynccontextmanager
+async def open_base(settings: Settings, stop: Stop) -> AsyncIterator[Base]:
+    """Open the database and the broker; raises SchemaMismatch or TopologyMismatch before anything is served."""
+    async with AsyncExitStack() as stack:
+        database = Database(settings.database)
+        stack.push_async_callback(database.close)
+        await database.check_schema()
+        broker = make_broker(settings)
+        stack.push_async_callback(broker.close)
+        await broker.start()
+        yield Base(settings, broker, database, stop)
+
+
+def make_broker(settings: Settings) -> Broker:
+    """Make the adapter that the settings ask for. Imported here, so that nobody waits for the one not used."""
+    topology = Topology(settings.partitions)
+    if settings.amqp_url is None:
+        from broker.embedded.broker import EmbeddedBroker
+
+        return EmbeddedBroker(settings.data_dir / "queues.db", topology)
+    from broker.rabbitmq.broker import RabbitBroker
+
+    return RabbitBroker(settings.amqp_url.get_secret_value(), topology, settings.publish_timeout_s)
+
+
+@asynccontextmanager
+async def serving_api(base: Base, admin_token: str, allowed: tuple[Network, ...]) -> AsyncIterator[str]:
+    """Serve the HTTP API; yields its address. Leaving lets the requests under way end first."""
+    settings = base.settings
+    async with AsyncExitStack() as stack:
+        poster = Poster(timeout_s=settings.webhook_timeout_s, allowed=allowed)
+        stack.push_async_callback(poster.close)
+        app = make_app(
+            Parts(
+                settings=settings,
+                admin_token=admin_token,
+                broker=base.broker,
+                database=base.database,
+                channels=Channels(base.database),
+                webhooks=Webhooks(base.database),
+                history=History(base.database),
+                deliveries=Deliveries(base.database),
+                dead_letters=DeadLetters(base.database),
+                ping=partial(send_ping, poster),
+                bot_types=BOT_TYPES,
+            )
+        )
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=min(5.0, settings.shutdown_grace_s))
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        site = web.TCPSite(runner, settings.host, settings.port)
+        await site.start()
+        host, port = runner.addresses[0][:2]
+        yield f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+async def send_ping(poster: Poster, channel: Channel, webhook: Webhook) -> Attempt:
+    """Make one attempt to deliver a ping, now, past all queues."""
+    response = ping(channel)
+    # An id of its own each time: a receiver that drops repeats would drop the second ping.
+    outcome = await poster.post(channel, webhook, response, str(uuid4()), 1)
+    return outcome.attempt
+
+
+async def work_bot(base: Base) -> None:
+    """Run the intake, the bot worker and the collector of dead letters until told to stop."""
+    settings = base.settings
+    turns = Turns(Conversations(base.database))
+    bots = Bots(make_bot, settings.bot_timeout_s)
+    letters = DeadLetters(base.database)
+
+    def intake(subscription: Subscription) -> Session:
+        return IntakeSession(subscription, base.broker, settings.partitions)
+
+    def dead_letters(subscription: Subscription) -> Session:
+        return DeadLetterSession(subscription, letters)
+
+    def answering(subscription: Subscription) -> Session:
+        return BotSession(subscription, base.broker, turns, bots, settings.partitions)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_serve(base, MESSAGES, intake))
+            group.create_task(_serve(base, DEAD, dead_letters))
+            for _, word in base.words:
+                group.create_task(_serve(base, inbound_queue(word), answering))
+    finally:
+        await turns.close()
+
+
+async def work_deliver(base: Base, allowed: tuple[Network, ...]) -> None:
+    """Run the delivery worker and the drainer of the backlog until told to stop."""
+    settings = base.settings
+    backlog = Backlog(base.database)
+    deliveries = Deliveries(base.database)
+    async with AsyncExitStack() as stack:
+        directory = Directory(Webhooks(base.database))
+        stack.push_async_callback(directory.close)
+        poster = Poster(timeout_s=settings.webhook_timeout_s, allowed=allowed)
+        stack.push_async_callback(poster.close)
+        delivery_log = DeliveryLog(deliveries)
+        stack.push_async_callback(delivery_log.flush, LOG_FLUSH_S)
+        shared = Delivering(
+            broker=base.broker,
+            directory=directory,
+            poster=poster,
+            parking=Parking(backlog),
+            store=deliveries,
+            log=delivery_log,
+            disabling=WebhookDisabling(Webhooks(base.database), directory),
+            in_flight=asyncio.Semaphore(settings.max_in_flight),
+            schedule=Schedule(),
+            stop=base.stop,
+        )
+        async with asyncio.TaskGroup() as group:
+            group.create_task(delivery_log.run(base.stop))
+            group.create_task(Drainer(backlog, shared).run())
+            for partition, word in base.words:
+                group.create_task(_serve(base, outbound_queue(word), partial(_session, shared, partition)))
+
+
+def _session(shared: Delivering, partition: int, subscription: Subscription) -> Session:
+    return DeliverySession(subscription, shared, partition)
+
+
+async def _serve(base: Base, queue: str, open_session: Callable[[Subscription], Session]) -> None:
+    await serve(base.broker, queue, base.settings.prefetch, open_session, base.stop)
+
+

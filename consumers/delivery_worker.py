@@ -1,0 +1,272 @@
+"""The delivery worker: takes bot responses, finds the webhooks registered for them, and delivers each, in order.
+
+A response is acknowledged when every one of its deliveries is settled: delivered, kept as a dead letter, or
+written into the backlog behind whatever else its lane has there.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Protocol
+
+import structlog
+from pydantic import ValidationError
+
+from broker.ids import delivery_id
+from broker.models.records import BotResponse, now
+from broker.partitions import conversation_key
+from broker.port import Broker, Envelope, Subscription
+from broker.registry.records import Attempt, Channel, Delivery, Webhook
+from broker.topology import matches
+from consumers.attempt import Outcome
+from consumers.dead_letters import bury
+from consumers.delivery_log import DeliveryLog
+from consumers.directory import Directory
+from consumers.lanes import Lane, Lanes
+from consumers.outage import outlast
+from consumers.parking import LaneKey, Parking
+from consumers.rejection import why_invalid
+from consumers.retry import Delivered, GiveUp, Schedule, TryAgain, decide
+from consumers.serving import Stop
+
+log = structlog.get_logger()
+
+
+class Receipt:
+    """Counts a response's deliveries down, and acknowledges it when the last is settled."""
+
+    __slots__ = ("_envelope", "_left", "_subscription")
+
+    def __init__(self, subscription: Subscription, envelope: Envelope, deliveries: int) -> None:
+        self._subscription = subscription
+        self._envelope = envelope
+        self._left = deliveries
+
+    def settled(self) -> None:
+        """Say that one of the deliveries is settled."""
+        self._left -= 1
+        if self._left == 0:
+            self._subscription.ack(self._envelope)
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A delivery in memory, with the attempts that failed so far."""
+
+    id: str
+    webhook_id: str
+    response: BotResponse
+    receipt: Receipt
+    since: float = field(default_factory=time.monotonic)
+    attempts: list[Attempt] = field(default_factory=list)
+
+    def delivery(self, status: str, reason: str | None = None) -> Delivery:
+        """Make the registry's record of it; a delivered one leaves its response to the turns."""
+        last = self.attempts[-1].started_at if self.attempts else None
+        return Delivery(
+            id=self.id,
+            webhook_id=self.webhook_id,
+            channel_id=self.response.channel_id,
+            conversation_key=conversation_key(self.response.channel_id, self.response.user_id),
+            user_id=self.response.user_id,
+            response_id=self.response.id,
+            message_counter=self.response.message_counter,
+            status=status,  # type: ignore[arg-type]
+            reason=reason,
+            attempt_count=len(self.attempts),
+            created_at=self.response.created_at,
+            finished_at=None if status == "pending" else last or now(),
+            response=None
+            if status == "delivered"
+            else self.response.model_dump(mode="json", exclude_none=True),
+            attempts=tuple(self.attempts),
+        )
+
+
+class Posting(Protocol):
+    """Makes attempts."""
+
+    async def post(
+        self, channel: Channel, webhook: Webhook, response: BotResponse, delivery_id: str, number: int
+    ) -> Outcome:
+        """Make one attempt; never raises for anything that the endpoint does."""
+        ...
+
+
+class SettledStore(Protocol):
+    """Where dead deliveries are kept, and webhooks are disabled."""
+
+    async def log(self, deliveries: Sequence[Delivery]) -> None:
+        """Write what became of deliveries."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Delivering:
+    """What all partitions of a delivery worker share."""
+
+    broker: Broker
+    directory: Directory
+    poster: Posting
+    parking: Parking
+    store: SettledStore
+    log: DeliveryLog
+    disabling: "Disabling"
+    in_flight: asyncio.Semaphore
+    schedule: Schedule
+    stop: Stop
+
+
+class Disabling(Protocol):
+    """Disables webhooks."""
+
+    async def disable(self, webhook: Webhook, reason: str) -> None:
+        """Disable a webhook, saying why."""
+        ...
+
+
+class DeliverySession:
+    """Delivers the responses of one partition, one lane for each webhook and conversation."""
+
+    def __init__(self, subscription: Subscription, shared: Delivering, partition: int) -> None:
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._subscription = subscription
+        self._shared = shared
+        self._partition = partition
+        self._parked: set[LaneKey] | None = None
+        self._lanes: Lanes[LaneKey, Waiting] = Lanes(self._work, self._fail)
+
+    async def take(self, envelopes: Sequence[Envelope]) -> None:
+        """Find the webhooks of each response and put its deliveries into their lanes."""
+        if self._parked is None:
+            # Only now: the first message proves that nobody else holds the queue, so that what an earlier holder
+            # wrote into the backlog before it acknowledged is there to be read.
+            self._parked = await self._shared.parking.lanes_of(self._partition)
+        for envelope in envelopes:
+            try:
+                response = BotResponse.model_validate_json(envelope.body)
+            except ValidationError as error:
+                await self._bury(envelope, "not a bot response of a known version", why_invalid(error))
+                continue
+            await self._fan_out(envelope, response)
+
+    async def stop(self, grace_s: float) -> None:
+        """Let the attempts in flight end; what waits for another attempt is handed back."""
+        await self._lanes.stop(grace_s)
+
+    async def _fan_out(self, envelope: Envelope, response: BotResponse) -> None:
+        channel_id = response.channel_id
+        found = await self._shared.directory.of_channel(channel_id, response.channel_revision)
+        if found is None:
+            await self._bury(envelope, "unknown channel", f"the channel {channel_id} is deleted")
+            return
+        wanted = [webhook for webhook in found.webhooks if wants(webhook, response.kind)]
+        if not wanted:
+            self._subscription.ack(envelope)
+            return
+        receipt = Receipt(self._subscription, envelope, len(wanted))
+        conversation = conversation_key(channel_id, response.user_id)
+        for webhook in wanted:
+            waiting = Waiting(delivery_id(response.id, webhook.id), webhook.id, response, receipt)
+            self._lanes.put((webhook.id, conversation), waiting)
+
+    async def _work(self, lane: Lane[LaneKey, Waiting]) -> None:
+        parked = self._parked if self._parked is not None else set()
+        if lane.key in parked:
+            if await self._append(lane):
+                return
+            parked.discard(lane.key)
+        await self._deliver(lane)
+
+    async def _deliver(self, lane: Lane[LaneKey, Waiting]) -> None:
+        shared, head = self._shared, lane.items[0]
+        while True:
+            found = await shared.directory.of_channel(head.response.channel_id)
+            webhook = next((w for w in found.webhooks if w.id == head.webhook_id), None) if found else None
+            if found is None or webhook is None:
+                await self._give_up(lane, head, "the webhook was deleted")
+                return
+            if not webhook.enabled:
+                await self._park(lane, 0.0)
+                return
+            async with shared.in_flight:
+                outcome = await shared.poster.post(
+                    found.channel, webhook, head.response, head.id, len(head.attempts) + 1
+                )
+            head.attempts.append(outcome.attempt)
+            decision = decide(
+                shared.schedule,
+                outcome.answer,
+                attempts=len(head.attempts),
+                in_memory_s=time.monotonic() - head.since,
+                chance=random.random(),  # noqa: S311 - spreads load, keeps no secret
+            )
+            match decision:
+                case Delivered():
+                    shared.log.add(head.delivery("delivered"))
+                    lane.items.popleft()
+                    head.receipt.settled()
+                    return
+                case GiveUp(reason, disable):
+                    if disable:
+                        await shared.disabling.disable(webhook, reason)
+                    await self._give_up(lane, head, reason)
+                    return
+                case TryAgain(wait_s, "backlog"):
+                    await self._park(lane, wait_s)
+                    return
+                case TryAgain(wait_s, _):
+                    if await shared.stop.sleep(wait_s):
+                        # Unacknowledged, it comes again to whoever serves the partition next.
+                        await asyncio.get_running_loop().create_future()
+
+    async def _give_up(self, lane: Lane[LaneKey, Waiting], head: Waiting, reason: str) -> None:
+        log.warning("delivery.dead", delivery=head.id, webhook=head.webhook_id, reason=reason)
+        dead = head.delivery("dead", reason)
+        await outlast(lambda: self._shared.store.log([dead]), "delivery.logging")
+        lane.items.popleft()
+        head.receipt.settled()
+
+    async def _park(self, lane: Lane[LaneKey, Waiting], wait_s: float) -> None:
+        """Put the lane into the backlog: the head, and all that wait behind it at this moment."""
+        waiting = list(lane.items)
+        log.info("lane.parked", webhook=lane.key[0], conversation=lane.key[1], messages=len(waiting))
+        await self._shared.parking.park(
+            self._partition,
+            [item.delivery("pending") for item in waiting],
+            now() + timedelta(seconds=wait_s),
+        )
+        if self._parked is not None:
+            self._parked.add(lane.key)
+        self._settled(lane, len(waiting))
+
+    async def _append(self, lane: Lane[LaneKey, Waiting]) -> bool:
+        waiting = list(lane.items)
+        if not await self._shared.parking.append([item.delivery("pending") for item in waiting]):
+            return False
+        self._settled(lane, len(waiting))
+        return True
+
+    def _settled(self, lane: Lane[LaneKey, Waiting], count: int) -> None:
+        for _ in range(count):
+            lane.items.popleft().receipt.settled()
+
+    async def _bury(self, envelope: Envelope, reason: str, detail: str) -> None:
+        log.warning("message.dead", stage="delivery", message=envelope.id, reason=reason)
+        await bury(self._shared.broker, envelope, stage="delivery", reason=reason, detail=detail)
+        self._subscription.ack(envelope)
+
+    def _fail(self, key: LaneKey, error: BaseException) -> None:
+        if not self.failed.done():
+            self.failed.set_exception(error)
+
+
+def wants(webhook: Webhook, kind: str) -> bool:
+    """Tell whether a webhook's filter lets responses of this kind through."""
+    event = f"response.{kind}"
+    return any(pattern == "response.#" or matches(pattern, event) for pattern in webhook.events)
+
+

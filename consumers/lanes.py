@@ -1,0 +1,81 @@
+"""Lanes: first in, first out within a lane; lanes side by side.
+
+In the bot worker a lane is a conversation, in the delivery worker a webhook's part of one. A lane costs a task
+while it has work, and nothing at all when it is empty.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
+Item = TypeVar("Item")
+
+
+class Lane(Generic[Key, Item]):
+    """The waiting items of one key, the one that is being worked on first."""
+
+    __slots__ = ("items", "key")
+
+    def __init__(self, key: Key) -> None:
+        self.key = key
+        self.items: deque[Item] = deque()
+
+
+class Lanes(Generic[Key, Item]):
+    """Runs `work` on each lane that has items, one call at a time within a lane.
+
+    `work` takes what it has finished off the lane's left end, at least one item a call, and is called again
+    while any are left. Whoever puts items in holds a bounded prefetch, which bounds them here too. A call that
+    raises ends in `failed`, and the lane's items are let go: unacknowledged, they come again.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Lane[Key, Item]], Awaitable[None]],
+        failed: Callable[[Key, BaseException], None],
+    ) -> None:
+        self._work = work
+        self._failed = failed
+        self._lanes: dict[Key, Lane[Key, Item]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
+
+    def put(self, key: Key, item: Item) -> None:
+        """Put an item at the end of its lane. Never blocks; after `stop` it is let go."""
+        if self._stopping:
+            return
+        lane = self._lanes.get(key)
+        if lane is not None:
+            lane.items.append(item)
+            return
+        lane = self._lanes[key] = Lane(key)
+        lane.items.append(item)
+        task = asyncio.create_task(self._run(lane))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def __len__(self) -> int:
+        return len(self._lanes)
+
+    async def stop(self, grace_s: float) -> None:
+        """Start nothing more, let each lane end the call it is in, and cancel what runs after `grace_s`."""
+        self._stopping = True
+        if not self._tasks:
+            return
+        if grace_s > 0:
+            await asyncio.wait(self._tasks, timeout=grace_s)
+        left = list(self._tasks)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+    async def _run(self, lane: Lane[Key, Item]) -> None:
+        try:
+            while lane.items and not self._stopping:
+                await self._work(lane)
+        except Exception as error:
+            self._failed(lane.key, error)
+        finally:
+            del self._lanes[lane.key]

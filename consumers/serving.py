@@ -1,0 +1,111 @@
+"""Serving a queue: hold it, hand what comes to a session, and begin anew whenever the hold is lost.
+
+A session is what a worker does with one hold on one queue. When the hold is lost, everything in hand comes
+again to whoever holds the queue next, so the session is stopped and its work dropped with it.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Protocol
+
+import structlog
+
+from broker.errors import SubscriptionLost
+from broker.port import Broker, Envelope, Subscription
+
+log = structlog.get_logger()
+
+#: Pause after a session failed for a reason that is no outage, so that a bug does not spin.
+PAUSE_AFTER_FAILURE_S = 1.0
+
+
+class Session(Protocol):
+    """What a worker does with one hold on one queue."""
+
+    #: Ends with an error when the session cannot go on.
+    failed: asyncio.Future[None]
+
+    async def take(self, envelopes: Sequence[Envelope]) -> None:
+        """Take messages in, in order. May wait, which holds back the messages after them."""
+        ...
+
+    async def stop(self, grace_s: float) -> None:
+        """Finish what is in flight within the grace, drop the rest; acknowledges nothing after it returned."""
+        ...
+
+
+class Stop:
+    """Says when to stop, and how long what is in flight may take then."""
+
+    def __init__(self, grace_s: float) -> None:
+        self.grace_s = grace_s
+        self._event = asyncio.Event()
+
+    def set(self) -> None:
+        """Begin to stop."""
+        self._event.set()
+
+    def is_set(self) -> bool:
+        """Tell whether stopping has begun."""
+        return self._event.is_set()
+
+    async def wait(self) -> None:
+        """Wait until stopping begins."""
+        await self._event.wait()
+
+    async def sleep(self, seconds: float) -> bool:
+        """Sleep, but no longer than until stopping begins; True where it has begun."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._event.wait(), seconds)
+        return self._event.is_set()
+
+
+async def serve(
+    broker: Broker, queue: str, prefetch: int, open_session: Callable[[Subscription], Session], stop: Stop
+) -> None:
+    """Serve one queue until told to stop."""
+    while not stop.is_set():
+        held = asyncio.Event()
+        serving = asyncio.create_task(_serve_once(broker, queue, prefetch, open_session, stop, held))
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if held.is_set():
+                await serving
+        finally:
+            serving.cancel()
+            stopping.cancel()
+            await asyncio.gather(serving, stopping, return_exceptions=True)
+
+
+async def _serve_once(
+    broker: Broker,
+    queue: str,
+    prefetch: int,
+    open_session: Callable[[Subscription], Session],
+    stop: Stop,
+    held: asyncio.Event,
+) -> None:
+    async with broker.subscribe(queue, prefetch) as subscription:
+        held.set()
+        session = open_session(subscription)
+        pump = asyncio.create_task(_pump(subscription, session))
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({pump, stopping, session.failed}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            pump.cancel()
+            stopping.cancel()
+            (ended, _) = await asyncio.gather(pump, stopping, return_exceptions=True)
+            lost = isinstance(ended, SubscriptionLost)
+            await session.stop(stop.grace_s if stop.is_set() and not lost else 0)
+        error = session.failed.exception() if session.failed.done() else ended
+    if isinstance(error, Exception) and not isinstance(error, SubscriptionLost):
+        log.error("session.failed", queue=queue, exc_info=error)
+        await stop.sleep(PAUSE_AFTER_FAILURE_S)
+
+
+async def _pump(subscription: Subscription, session: Session) -> None:
+    while True:
+        await session.take(await subscription.receive())

@@ -1,0 +1,103 @@
+"""A turn: asking the bot, and making of its reply the records that are written and published."""
+
+import asyncio
+import random
+from typing import Any
+
+from broker.ids import response_id
+from broker.models.message_objects import kind_of
+from broker.models.records import BotResponse, UserMessage, now
+from broker.models.session import session_after
+from broker.registry.conversations import NewTurn
+from broker.registry.records import Conversation, Turn
+from consumers.bots.protocol import Bot, Reply
+
+#: A bot that raised is asked again after these waits, in seconds; then the message is a dead letter.
+WAITS_S = (0.2, 1.0)
+
+
+class BotFailed(Exception):
+    """The bot raised, ran out of time, or replied with something that is no reply, on every try."""
+
+
+async def answer(bot: Bot, message: UserMessage, conversation: Conversation, timeout_s: float) -> Reply:
+    """Ask a bot, again where it fails; it sees the session with what the message wrote to it.
+
+    Raises BotFailed with the last failure when every try failed.
+    """
+    failure = ""
+    for wait in (*WAITS_S, None):
+        session = session_after(message, conversation.session)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await bot.reply(message, session)
+        except TimeoutError:
+            failure = f"it took longer than {timeout_s:g} s"
+        except Exception as error:
+            failure = f"{type(error).__name__}: {error}"
+        if wait is not None:
+            await asyncio.sleep(wait * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load, keeps no secret
+    raise BotFailed(f"{len(WAITS_S) + 1} tries failed; the last: {failure}")
+
+
+def new_turn(message: UserMessage, conversation: Conversation, reply: Reply, revision: int) -> NewTurn:
+    """Make the turn that a reply amounts to; raises BotFailed where the reply cannot be written as JSON."""
+    count = len(reply.responses)
+    try:
+        responses = [
+            BotResponse(
+                id=response_id(message.id, index),
+                channel_id=message.channel_id,
+                user_id=message.user.id,
+                in_reply_to=message.id,
+                index=index,
+                count=count,
+                message_counter=conversation.message_counter + index,
+                kind=kind_of(said),
+                message=said,
+                created_at=now(),
+                channel_revision=revision,
+                traceparent=message.traceparent,
+            ).model_dump(mode="json", exclude_none=True)
+            for index, said in enumerate(reply.responses, start=1)
+        ]
+    except ValueError as error:
+        raise BotFailed(f"it replied with what is no JSON object: {error}") from error
+    return _turn(message, conversation, responses, dict(reply.session), failed=False)
+
+
+def failed_turn(message: UserMessage, conversation: Conversation) -> NewTurn:
+    """Make the turn of a message that the bot could not answer: no response, the session as it was."""
+    return _turn(message, conversation, [], conversation.session, failed=True)
+
+
+def _turn(
+    message: UserMessage,
+    conversation: Conversation,
+    responses: list[dict[str, Any]],
+    session: dict[str, Any],
+    *,
+    failed: bool,
+) -> NewTurn:
+    number = conversation.turns + 1
+    return NewTurn(
+        turn=Turn(
+            message_id=message.id,
+            conversation_key=conversation.key,
+            channel_id=conversation.channel_id,
+            number=number,
+            message=message.model_dump(mode="json", exclude_none=True),
+            responses=responses,
+            outcome="failed" if failed else "answered",
+            published=not responses,
+            created_at=now(),
+        ),
+        conversation=Conversation(
+            key=conversation.key,
+            channel_id=conversation.channel_id,
+            user_id=conversation.user_id,
+            session=session,
+            message_counter=conversation.message_counter + len(responses),
+            turns=number,
+        ),
+    )

@@ -1,0 +1,123 @@
+"""Lanes: order within, independence between, and nothing left over."""
+
+import asyncio
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from consumers.lanes import Lane, Lanes
+
+
+def unexpected(key: str, error: BaseException) -> None:
+    raise AssertionError(f"lane {key} failed") from error
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 3)), max_size=60))
+def test_each_lane_is_worked_in_order_whatever_the_interleaving(items: list[tuple[str, int]]) -> None:
+    """Each item gives the loop up as often as its number says, so that lanes overtake each other at random."""
+
+    async def scenario() -> None:
+        done: list[tuple[str, int]] = []
+        busy: set[str] = set()
+
+        async def work(lane: Lane[str, tuple[int, int]]) -> None:
+            assert lane.key not in busy, "two items of one lane at once"
+            busy.add(lane.key)
+            number, yields = lane.items[0]
+            for _ in range(yields):
+                await asyncio.sleep(0)
+            done.append((lane.key, number))
+            busy.remove(lane.key)
+            lane.items.popleft()
+
+        lanes: Lanes[str, tuple[int, int]] = Lanes(work, unexpected)
+        for number, (key, yields) in enumerate(items):
+            lanes.put(key, (number, yields))
+            if yields == 3:
+                await asyncio.sleep(0)
+        while len(lanes):
+            await asyncio.sleep(0)
+        for key in "abc":
+            assert [n for k, n in done if k == key] == [n for n, (k, _) in enumerate(items) if k == key]
+        await lanes.stop(0)
+
+    asyncio.run(scenario())
+
+
+async def test_a_lane_that_waits_holds_up_no_other() -> None:
+    gate, others = asyncio.Event(), asyncio.Event()
+    done: list[int] = []
+
+    async def work(lane: Lane[str, int]) -> None:
+        if lane.key == "slow":
+            await gate.wait()
+        done.append(lane.items.popleft())
+        if len(done) == 100:
+            others.set()
+
+    lanes: Lanes[str, int] = Lanes(work, unexpected)
+    lanes.put("slow", -1)
+    for number in range(100):
+        lanes.put(f"lane {number % 10}", number)
+    await asyncio.wait_for(others.wait(), 5)
+    assert -1 not in done
+    gate.set()
+    await lanes.stop(5)
+    assert done[-1] == -1
+
+
+async def test_an_empty_lane_costs_nothing() -> None:
+    async def work(lane: Lane[int, int]) -> None:
+        lane.items.popleft()
+
+    lanes: Lanes[int, int] = Lanes(work, lambda key, error: None)
+    for number in range(10_000):
+        lanes.put(number, number)
+    while len(lanes):
+        await asyncio.sleep(0)
+    await lanes.stop(1)
+    assert not lanes._tasks
+
+
+async def test_stopping_ends_the_item_in_hand_and_begins_no_other() -> None:
+    started, gate = asyncio.Event(), asyncio.Event()
+    done: list[int] = []
+
+    async def work(lane: Lane[str, int]) -> None:
+        started.set()
+        await gate.wait()
+        done.append(lane.items.popleft())
+
+    lanes: Lanes[str, int] = Lanes(work, unexpected)
+    lanes.put("a", 1)
+    lanes.put("a", 2)
+    await started.wait()
+    stopping = asyncio.create_task(lanes.stop(5))
+    await asyncio.sleep(0)
+    gate.set()
+    await stopping
+    assert done == [1]
+
+
+async def test_stopping_cancels_what_outlives_the_grace() -> None:
+    async def work(lane: Lane[str, int]) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    lanes: Lanes[str, int] = Lanes(work, unexpected)
+    lanes.put("a", 1)
+    await asyncio.wait_for(lanes.stop(0.05), 5)
+    assert len(lanes) == 0
+
+
+async def test_a_failure_is_told_and_its_lane_let_go() -> None:
+    failures: asyncio.Future[tuple[str, BaseException]] = asyncio.get_running_loop().create_future()
+
+    async def work(lane: Lane[str, int]) -> None:
+        raise RuntimeError("boom")
+
+    lanes: Lanes[str, int] = Lanes(work, lambda key, error: failures.set_result((key, error)))
+    lanes.put("a", 1)
+    key, error = await asyncio.wait_for(failures, 5)
+    assert (key, str(error)) == ("a", "boom")
+    assert len(lanes) == 0
