@@ -1,0 +1,126 @@
+"""Channels and their access tokens. Every change raises the channel's revision, by which caches know."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row, delete, select, update
+
+from broker.ids import new_id, new_token, token_hash
+from broker.models.records import now
+from broker.registry.database import Database
+from broker.registry.pages import cursor_of, newest_first, page_of
+from broker.registry.records import Channel, Page
+from broker.registry.tables import channels, conversations, tokens, turns
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """What the HTTP door asks of a channel: that it exists, and the hashes of the tokens that open it."""
+
+    channel: Channel
+    token_hashes: frozenset[str]
+
+
+class Channels:
+    """Reads and writes channels."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def create(
+        self,
+        name: str,
+        bot: Mapping[str, Any],
+        verify_token: str | None = None,
+        *,
+        channel_id: str | None = None,
+        access_token: str | None = None,
+    ) -> tuple[Channel, str]:
+        """Create a channel, and return it with its access token, of which only the hash is kept."""
+        token = access_token or new_token("pbc_")
+        channel = Channel(
+            id=channel_id or new_id("ch"),
+            name=name,
+            bot=dict(bot),
+            verify_token=verify_token or new_token(),
+            revision=1,
+            created_at=now(),
+        )
+        async with self._db.write() as connection:
+            await connection.execute(
+                channels.insert().values(
+                    id=channel.id,
+                    name=name,
+                    bot=channel.bot,
+                    verify_token=channel.verify_token,
+                    revision=1,
+                    created_at=channel.created_at,
+                )
+            )
+            await connection.execute(
+                tokens.insert().values(
+                    hash=token_hash(token), channel_id=channel.id, created_at=channel.created_at
+                )
+            )
+        return channel, token
+
+    async def get(self, channel_id: str) -> Channel | None:
+        """Return a channel, or None."""
+        async with self._db.read() as connection:
+            row = (await connection.execute(select(channels).where(channels.c.id == channel_id))).first()
+        return channel_of(row) if row is not None else None
+
+    async def page(self, cursor: str | None, limit: int) -> Page:
+        """Return a page of channels, newest first; raises ValueError for a cursor that is none."""
+        query = newest_first(select(channels), channels.c.created_at, channels.c.id, cursor, limit)
+        async with self._db.read() as connection:
+            rows = (await connection.execute(query)).all()
+        return page_of(rows, limit, channel_of, lambda row: cursor_of(row.created_at, row.id))
+
+    async def update(
+        self,
+        channel_id: str,
+        *,
+        name: str | None = None,
+        bot: Mapping[str, Any] | None = None,
+        verify_token: str | None = None,
+    ) -> Channel | None:
+        """Change what is given; None where there is no such channel."""
+        given: dict[str, Any] = {"name": name, "bot": bot and dict(bot), "verify_token": verify_token}
+        changes = {key: value for key, value in given.items() if value is not None}
+        changed = (
+            update(channels)
+            .where(channels.c.id == channel_id)
+            .values(**changes, revision=channels.c.revision + 1)
+            .returning(channels)
+        )
+        async with self._db.write() as connection:
+            row = (await connection.execute(changed)).first()
+        return channel_of(row) if row is not None else None
+
+    async def delete(self, channel_id: str) -> bool:
+        """Delete a channel with its webhooks, tokens, conversations and turns; the delivery log stays."""
+        async with self._db.write() as connection:
+            gone = await connection.execute(delete(channels).where(channels.c.id == channel_id))
+            await connection.execute(delete(turns).where(turns.c.channel_id == channel_id))
+            await connection.execute(delete(conversations).where(conversations.c.channel_id == channel_id))
+            return bool(gone.rowcount)
+
+    async def door(self, channel_id: str) -> Door | None:
+        """Return what the HTTP door asks of a channel; None where there is no such channel."""
+        query = (
+            select(channels, tokens.c.hash)
+            .outerjoin(tokens, tokens.c.channel_id == channels.c.id)
+            .where(channels.c.id == channel_id)
+        )
+        async with self._db.read() as connection:
+            rows = (await connection.execute(query)).all()
+        if not rows:
+            return None
+        return Door(channel_of(rows[0]), frozenset(row.hash for row in rows if row.hash is not None))
+
+
+def channel_of(row: Row[Any]) -> Channel:
+    """Make a channel of its row."""
+    return Channel(row.id, row.name, row.bot, row.verify_token, row.revision, row.created_at)

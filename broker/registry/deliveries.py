@@ -1,0 +1,161 @@
+"""Deliveries and their attempts: what became of each response at each webhook."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Row, and_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from broker.registry.database import Database
+from broker.registry.pages import cursor_of, newest_first, page_of
+from broker.registry.records import Attempt, Delivery, DeliveryStatus, Page
+from broker.registry.tables import attempts, deliveries
+
+#: Rows a statement: 15 columns each, below the 32,766 parameters that both databases take.
+CHUNK = 1000
+
+
+class Deliveries:
+    """Reads and writes the log of deliveries."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def log(self, settled: Sequence[Delivery]) -> None:
+        """Write what became of deliveries, in one transaction; one that is settled already keeps its row."""
+        async with self._db.write() as connection:
+            await write(self._db, connection, settled)
+
+    async def page(
+        self,
+        channel_id: str,
+        cursor: str | None,
+        limit: int,
+        *,
+        status: DeliveryStatus | None = None,
+        webhook_id: str | None = None,
+    ) -> Page:
+        """Return a page of a channel's deliveries, newest first; raises ValueError for a cursor that is none."""
+        query = select(deliveries).where(deliveries.c.channel_id == channel_id)
+        if status is not None:
+            query = query.where(deliveries.c.status == status)
+        if webhook_id is not None:
+            query = query.where(deliveries.c.webhook_id == webhook_id)
+        query = newest_first(query, deliveries.c.created_at, deliveries.c.id, cursor, limit)
+        async with self._db.read() as connection:
+            rows = (await connection.execute(query)).all()
+        return page_of(rows, limit, record_of, lambda row: cursor_of(row.created_at, row.id))
+
+    async def get(self, delivery_id: str) -> Delivery | None:
+        """Return a delivery with its attempts, or None."""
+        async with self._db.read() as connection:
+            row = (await connection.execute(select(deliveries).where(deliveries.c.id == delivery_id))).first()
+            if row is None:
+                return None
+            failed = await connection.execute(
+                select(attempts).where(attempts.c.delivery_id == delivery_id).order_by(attempts.c.number)
+            )
+            made = [_attempt_of(attempt) for attempt in failed]
+        if row.status == "delivered" and row.status_code is not None:
+            # The attempt that succeeded has no row of its own.
+            made.append(
+                Attempt(row.attempt_count, row.finished_at, row.duration_ms or 0, row.status_code, None)
+            )
+        return record_of(row, made)
+
+
+async def write(db: Database, connection: AsyncConnection, records: Sequence[Delivery]) -> None:
+    """Write deliveries and their failed attempts within a transaction.
+
+    A row that is pending takes the new state; one that is settled keeps its own, so that a repeat changes nothing.
+    """
+    # In order of their ids, so that two workers that write the same deliveries never wait for each other.
+    unique = {record.id: record for record in records}
+    ordered = [unique[key] for key in sorted(unique)]
+    for start in range(0, len(ordered), CHUNK):
+        insert = db.insert(deliveries).values([_row(record) for record in ordered[start : start + CHUNK]])
+        changed = ("status", "reason", "attempt_count", "status_code", "duration_ms", "response", "finished_at")
+        await connection.execute(
+            insert.on_conflict_do_update(
+                index_elements=[deliveries.c.id],
+                set_={name: insert.excluded[name] for name in changed},
+                where=and_(
+                    deliveries.c.status == "pending",
+                    # A worker that parks again what it did not know to be in the backlog changes nothing.
+                    insert.excluded.attempt_count >= deliveries.c.attempt_count,
+                ),
+            )
+        )
+    failed = [
+        _attempt_row(record.id, attempt)
+        for record in ordered
+        for attempt in record.attempts
+        if not _succeeded(record, attempt)
+    ]
+    for start in range(0, len(failed), CHUNK):
+        rows = failed[start : start + CHUNK]
+        await connection.execute(db.insert(attempts).values(rows).on_conflict_do_nothing())
+
+
+def record_of(row: Row[Any], made: Sequence[Attempt] = ()) -> Delivery:
+    """Make a delivery of its row."""
+    return Delivery(
+        id=row.id,
+        webhook_id=row.webhook_id,
+        channel_id=row.channel_id,
+        conversation_key=row.conversation_key,
+        user_id=row.user_id,
+        response_id=row.response_id,
+        message_counter=row.message_counter,
+        status=row.status,
+        reason=row.reason,
+        attempt_count=row.attempt_count,
+        created_at=row.created_at,
+        finished_at=row.finished_at,
+        response=row.response,
+        attempts=tuple(made),
+    )
+
+
+def _succeeded(record: Delivery, attempt: Attempt) -> bool:
+    return record.status == "delivered" and attempt is record.attempts[-1]
+
+
+def _row(record: Delivery) -> dict[str, Any]:
+    last = record.attempts[-1] if record.status == "delivered" and record.attempts else None
+    return {
+        "id": record.id,
+        "webhook_id": record.webhook_id,
+        "channel_id": record.channel_id,
+        "conversation_key": record.conversation_key,
+        "user_id": record.user_id,
+        "response_id": record.response_id,
+        "message_counter": record.message_counter,
+        "status": record.status,
+        "reason": record.reason,
+        "attempt_count": record.attempt_count,
+        "status_code": last.status_code if last else None,
+        "duration_ms": last.duration_ms if last else None,
+        "response": record.response,
+        "created_at": record.created_at,
+        "finished_at": record.finished_at,
+    }
+
+
+def _attempt_row(delivery_id: str, attempt: Attempt) -> dict[str, Any]:
+    return {
+        "delivery_id": delivery_id,
+        "number": attempt.number,
+        "started_at": attempt.started_at,
+        "duration_ms": attempt.duration_ms,
+        "status_code": attempt.status_code,
+        "error": attempt.error,
+        "detail": attempt.detail,
+        "answer": attempt.answer,
+    }
+
+
+def _attempt_of(row: Row[Any]) -> Attempt:
+    return Attempt(
+        row.number, row.started_at, row.duration_ms, row.status_code, row.error, row.detail, row.answer
+    )

@@ -1,0 +1,142 @@
+"""Webhooks. Every change raises the revision of the channel, so that whoever delivers reads them anew."""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Row, delete, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from broker.ids import new_id, new_webhook_secret
+from broker.models.records import now
+from broker.registry.channels import channel_of
+from broker.registry.database import Database
+from broker.registry.pages import cursor_of, newest_first, page_of
+from broker.registry.records import ChannelWebhooks, Page, Webhook
+from broker.registry.tables import channels, webhooks
+
+ALL_RESPONSES = ("response.#",)
+_NO_HEADERS: Mapping[str, str] = {}
+
+
+class Webhooks:
+    """Reads and writes webhooks."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def create(
+        self,
+        channel_id: str,
+        *,
+        url: str,
+        verify_token: str | None = None,
+        events: Sequence[str] = ALL_RESPONSES,
+        headers: Mapping[str, str] = _NO_HEADERS,
+        timeout_s: float | None = None,
+        enabled: bool = True,
+    ) -> Webhook | None:
+        """Register a webhook with a new secret; None where there is no such channel."""
+        values = {
+            "id": new_id("wh"),
+            "channel_id": channel_id,
+            "url": url,
+            "verify_token": verify_token,
+            "events": list(events),
+            "headers": dict(headers),
+            "secret": new_webhook_secret(),
+            "enabled": enabled,
+            "timeout_s": timeout_s,
+            "created_at": now(),
+        }
+        async with self._db.write() as connection:
+            if not await _changed(connection, channel_id):
+                return None
+            row = (await connection.execute(webhooks.insert().values(values).returning(webhooks))).one()
+        return webhook_of(row)
+
+    async def get(self, webhook_id: str) -> Webhook | None:
+        """Return a webhook, or None."""
+        async with self._db.read() as connection:
+            row = (await connection.execute(select(webhooks).where(webhooks.c.id == webhook_id))).first()
+        return webhook_of(row) if row is not None else None
+
+    async def page(self, channel_id: str, cursor: str | None, limit: int) -> Page:
+        """Return a page of a channel's webhooks, newest first; raises ValueError for a cursor that is none."""
+        query = select(webhooks).where(webhooks.c.channel_id == channel_id)
+        query = newest_first(query, webhooks.c.created_at, webhooks.c.id, cursor, limit)
+        async with self._db.read() as connection:
+            rows = (await connection.execute(query)).all()
+        return page_of(rows, limit, webhook_of, lambda row: cursor_of(row.created_at, row.id))
+
+    async def update(self, webhook_id: str, changes: Mapping[str, Any]) -> Webhook | None:
+        """Change the named columns; None where there is no such webhook. Enabling clears the reason."""
+        values = dict(changes)
+        if values.get("enabled") is True:
+            values["disabled_reason"] = None
+        async with self._db.write() as connection:
+            found = select(webhooks.c.channel_id).where(webhooks.c.id == webhook_id)
+            channel_id = (await connection.execute(found)).scalar()
+            # The channel first, as everywhere, so that two changes never wait for each other.
+            if channel_id is None or not await _changed(connection, channel_id):
+                return None
+            changed = update(webhooks).where(webhooks.c.id == webhook_id).returning(webhooks)
+            row = (await connection.execute(changed.values(**(values or {"id": webhook_id})))).first()
+        return webhook_of(row) if row is not None else None
+
+    async def delete(self, webhook_id: str) -> bool:
+        """Delete a webhook; what waits for it in the backlog is given up when its turn comes."""
+        async with self._db.write() as connection:
+            found = select(webhooks.c.channel_id).where(webhooks.c.id == webhook_id)
+            channel_id = (await connection.execute(found)).scalar()
+            if channel_id is None or not await _changed(connection, channel_id):
+                return False
+            gone = await connection.execute(delete(webhooks).where(webhooks.c.id == webhook_id))
+            return bool(gone.rowcount)
+
+    async def rotate_secret(self, webhook_id: str, *, overlap: timedelta) -> Webhook | None:
+        """Give a webhook a new secret; the old one signs too for as long as `overlap`."""
+        webhook = await self.get(webhook_id)
+        if webhook is None:
+            return None
+        changes = {
+            "secret": new_webhook_secret(),
+            "previous_secret": webhook.secret,
+            "previous_secret_until": now() + overlap,
+        }
+        return await self.update(webhook_id, changes)
+
+    async def of_channel(self, channel_id: str) -> ChannelWebhooks | None:
+        """Return a channel with all its webhooks, oldest first, as of one moment; None without such a channel."""
+        query = (
+            select(channels, *(column.label(f"webhook_{column.name}") for column in webhooks.c))
+            .outerjoin(webhooks, webhooks.c.channel_id == channels.c.id)
+            .where(channels.c.id == channel_id)
+            .order_by(webhooks.c.created_at, webhooks.c.id)
+        )
+        async with self._db.read() as connection:
+            rows = (await connection.execute(query)).all()
+        if not rows:
+            return None
+        found = [_webhook_of_join(row) for row in rows if row.webhook_id is not None]
+        return ChannelWebhooks(channel_of(rows[0]), found)
+
+
+async def _changed(connection: AsyncConnection, channel_id: str) -> bool:
+    """Raise a channel's revision; False where there is no such channel."""
+    raised = await connection.execute(
+        update(channels).where(channels.c.id == channel_id).values(revision=channels.c.revision + 1)
+    )
+    return bool(raised.rowcount)
+
+
+_COLUMNS = [column.name for column in webhooks.c]
+
+
+def webhook_of(row: Row[Any]) -> Webhook:
+    """Make a webhook of its row."""
+    return Webhook(**{name: getattr(row, name) for name in _COLUMNS})
+
+
+def _webhook_of_join(row: Row[Any]) -> Webhook:
+    return Webhook(**{name: getattr(row, f"webhook_{name}") for name in _COLUMNS})
