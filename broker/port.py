@@ -19,6 +19,7 @@ HeaderValue = str | int | bool
 class Envelope:
     """What a queue carries: a body and what is written on the outside."""
 
+    #: Up to 255 bytes. Empty where an outside program gave none; what is published without one may get one.
     id: str
     body: bytes
     routing_key: str = ""

@@ -88,6 +88,23 @@ class Topology:
             *(Binding(RESPONSES, outbound_queue(word), f"#.{word}") for _, word in self._words()),
         )
 
+    def route(self, exchange: str, key: str) -> tuple[str, ...]:
+        """Name the queues that get what is published to an exchange under a key, each once.
+
+        Where no binding matches, the alternate exchange is asked, as RabbitMQ does. None: no queue wants it.
+        """
+        found = next((known for known in self.exchanges if known.name == exchange), None)
+        if found is None:
+            return ()
+        queues = tuple(
+            binding.queue
+            for binding in self.bindings
+            if binding.exchange == exchange and (found.kind == "fanout" or matches(binding.pattern, key))
+        )
+        if queues or found.alternate is None:
+            return tuple(dict.fromkeys(queues))
+        return self.route(found.alternate, key)
+
     def _words(self) -> Iterator[tuple[int, str]]:
         return ((partition, partition_word(partition)) for partition in range(self.partitions))
 

@@ -28,7 +28,7 @@ def traceparent_of(given: object) -> str:
 
 
 def new_traceparent() -> str:
-    """Make a `traceparent` that begins a trace, marked as sampled so that receivers with tracing record it."""
+    """Make a `traceparent` that begins a trace, marked as sampled, so that receivers record it."""
     return f"00-{_random_hex(16)}-{_random_hex(8)}-01"
 
 

@@ -22,7 +22,7 @@ from broker.port import Broker, Envelope, Subscription
 from broker.registry.conversations import Loaded, NewTurn
 from broker.registry.records import Channel, Turn
 from broker.topology import RESPONSES, response_key
-from consumers.batching import Batcher
+from broker.batching import Batcher
 from consumers.bots.protocol import Bot
 from consumers.dead_letters import bury
 from consumers.lanes import Lane, Lanes

@@ -38,7 +38,7 @@ class Doors:
         self._reads: dict[str, asyncio.Task[Door | None]] = {}
 
     async def of(self, channel_id: str) -> Door | None:
-        """Return a channel's door, at most a second old; raises RegistryUnavailable while the database is away."""
+        """Return a channel's door, at most a second old; raises RegistryUnavailable without a database."""
         entry = self._entries.get(channel_id)
         if entry is not None and self._clock() - entry[0] < BELIEVED_S:
             return entry[1]

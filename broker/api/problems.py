@@ -22,7 +22,7 @@ LONGEST_PART = 200
 RETRY_AFTER_S = 1
 
 
-class Problem(Exception):
+class Problem(Exception):  # noqa: N818 - an answer, not a failure
     """An answer that is an error: a status from 400 on, and what happened and what to do in words."""
 
     def __init__(
@@ -48,12 +48,15 @@ class Problem(Exception):
             "detail": self.detail,
             **self.members,
         }
-        return web.Response(
+        response = web.Response(
             status=self.status,
             body=to_json(body),
             content_type="application/problem+json",
             headers=self.headers,
         )
+        if "Connection" in self.headers:
+            response.force_close()
+        return response
 
 
 def not_found(what: str) -> Problem:
@@ -95,12 +98,11 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
             raise
         return _of_aiohttp(request, error).response()
     except BrokerUnavailable:
-        return unavailable("The message broker cannot take messages at the moment; try again shortly.").response()
+        return unavailable(
+            "The message broker cannot take messages at the moment; try again shortly."
+        ).response()
     except RegistryUnavailable:
         return unavailable("The database does not answer at the moment; try again shortly.").response()
-    except ConnectionError:
-        # The client went away while it was sending: there is nobody to answer, and nothing of ours went wrong.
-        raise
     except Exception:
         incident = str(uuid4())
         log.exception("api.failed", incident=incident, method=request.method, path=request.path)
@@ -112,12 +114,16 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
 
 
 def _of_aiohttp(request: web.Request, error: web.HTTPException) -> Problem:
-    headers = {name: value for name, value in error.headers.items() if name.lower() in ("allow", "retry-after")}
+    headers = {
+        name: value for name, value in error.headers.items() if name.lower() in ("allow", "retry-after")
+    }
     match error.status:
         case 404:
             detail = "There is nothing at this path; GET /openapi.json lists what there is."
         case 405:
-            detail = f"{request.method} is not for this path; it takes {headers.get('Allow', 'other methods')}."
+            detail = (
+                f"{request.method} is not for this path; it takes {headers.get('Allow', 'other methods')}."
+            )
         case 413:
             detail = f"The body is too large; at most {request.client_max_size:,} bytes are taken."
         case _:

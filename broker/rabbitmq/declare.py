@@ -1,18 +1,20 @@
 """Makes sure that the broker holds the exchanges, queues and bindings of broker.topology, and no others."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from aiormq.abc import AbstractChannel, AbstractConnection
 from aiormq.exceptions import (
-    AMQPError,
     ChannelAccessRefused,
+    ChannelInvalidStateError,
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
 )
+from pamqp.common import FieldValue
 
 from broker.errors import TopologyMismatch
 from broker.partitions import partition_word
+from broker.rabbitmq.link import TROUBLE
 from broker.topology import Exchange, Queue, Topology, inbound_queue
 
 
@@ -42,12 +44,15 @@ async def _all_there(connection: AbstractConnection, topology: Topology) -> bool
             for queue in others:
                 await channel.queue_declare(queue.name, passive=True, nowait=True)
             await channel.queue_declare(last.name, passive=True)
-    except ChannelNotFoundEntity:
+    except (ChannelNotFoundEntity, ChannelAccessRefused, ChannelInvalidStateError):
+        # Refusing one closes the AMQP channel, under those that are still being sent.
         return False
     return True
 
 
-async def _refuse_other_partitions(connection: AbstractConnection, topology: Topology, complete: bool) -> None:
+async def _refuse_other_partitions(
+    connection: AbstractConnection, topology: Topology, complete: bool
+) -> None:
     wanted = topology.partitions
     first, last, beyond = 0, wanted - 1, wanted
     fits = not await _partition_there(connection, beyond) and (
@@ -64,7 +69,7 @@ async def _refuse_other_partitions(connection: AbstractConnection, topology: Top
     known = f"{held} partitions" if held else f"a partition {partition_word(beyond)}"
     advice = f"Set POSTBOTE_PARTITIONS={held}" if held else "Use the number that they were made with"
     raise TopologyMismatch(
-        f"RabbitMQ holds queues for {known}, but the settings ask for {wanted}. {advice}, or stop everything, let "
+        f"RabbitMQ holds queues for {known}, but the settings ask for {wanted}. {advice}, or stop all, let "
         "the queues run empty, and delete postbote.inbound.* and postbote.outbound.*: they are made anew."
     )
 
@@ -76,7 +81,7 @@ async def _partition_there(connection: AbstractConnection, partition: int) -> bo
     except ChannelNotFoundEntity:
         return False
     except ChannelAccessRefused:
-        # Newer brokers hide from a user what it has no right on; a partition of ours it would have a right on.
+        # Newer brokers hide what a user has no right on; on a partition of ours it would have one.
         return False
     return True
 
@@ -87,8 +92,8 @@ async def _declare(connection: AbstractConnection, wanted: Exchange | Queue) -> 
             await _declare_on(channel, wanted, passive=False)
     except ChannelPreconditionFailed as error:
         raise TopologyMismatch(
-            f"RabbitMQ holds {wanted.name} in another shape than Postbote needs: {error}. Delete it, once it is "
-            "empty, and start again: Postbote declares it as it needs it."
+            f"RabbitMQ holds {wanted.name} in another shape than Postbote needs: {error}. Delete it, once it "
+            "is empty, and start again: Postbote declares it as it needs it."
         ) from None
     except ChannelAccessRefused as refused:
         try:
@@ -103,21 +108,26 @@ async def _declare(connection: AbstractConnection, wanted: Exchange | Queue) -> 
 
 async def _declare_on(channel: AbstractChannel, wanted: Exchange | Queue, *, passive: bool) -> None:
     if isinstance(wanted, Exchange):
-        arguments = {"alternate-exchange": wanted.alternate} if wanted.alternate else {}
+        arguments: dict[str, FieldValue] = {}
+        if wanted.alternate:
+            arguments["alternate-exchange"] = wanted.alternate
         await channel.exchange_declare(
             wanted.name, exchange_type=wanted.kind, durable=True, passive=passive, arguments=arguments
         )
     else:
-        ordered = {"x-single-active-consumer": True} if wanted.ordered else {}
-        arguments_of_queue = {"x-queue-type": "quorum", **ordered}
-        await channel.queue_declare(wanted.name, durable=True, passive=passive, arguments=arguments_of_queue)
+        arguments = {"x-queue-type": "quorum"}
+        if wanted.ordered:
+            arguments["x-single-active-consumer"] = True
+        await channel.queue_declare(wanted.name, durable=True, passive=passive, arguments=arguments)
 
 
 async def _bind(connection: AbstractConnection, topology: Topology) -> None:
     # Every time, for nothing tells whether a binding is there; binding again changes nothing.
-    *others, last = topology.bindings
+    first, *others, last = topology.bindings
     try:
         async with _channel(connection) as channel:
+            # The first is waited for alone: a user who may not make it may not make the others.
+            await channel.queue_bind(first.queue, first.exchange, first.pattern)
             for binding in others:
                 await channel.queue_bind(binding.queue, binding.exchange, binding.pattern, nowait=True)
             await channel.queue_bind(last.queue, last.exchange, last.pattern)
@@ -135,7 +145,5 @@ async def _channel(connection: AbstractConnection) -> AsyncIterator[AbstractChan
     finally:
         # Refusals close it from the other side already.
         if not channel.is_closed:
-            try:
+            with suppress(*TROUBLE):
                 await channel.close()
-            except AMQPError:
-                pass

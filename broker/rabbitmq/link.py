@@ -1,4 +1,8 @@
-"""One AMQP connection that is kept up: connect, make ready, wait until it is lost, begin again."""
+"""One AMQP connection that is kept up: connect, make ready, wait until it is lost, begin again.
+
+A plain connection and our own loop: topology, AMQP channels and consumers have to be built anew together, and
+the generation number tells what belongs to a connection that is gone.
+"""
 
 import asyncio
 import logging
@@ -8,8 +12,8 @@ from contextlib import suppress
 from enum import Enum
 
 import aio_pika
-import aio_pika.exceptions
 import structlog
+from aio_pika.exceptions import AMQPError, ProbableAuthenticationError
 from aiormq.abc import AbstractConnection
 from yarl import URL
 
@@ -21,17 +25,17 @@ log = structlog.get_logger()
 HEARTBEAT_S = 15
 #: Seconds that connecting may take, from the TCP handshake to the open virtual host.
 CONNECT_TIMEOUT_S = 5.0
-#: Seconds before the second try; doubled with every further one up to the longest.
+#: Seconds that making a fresh connection ready may take: some forty declarations on a busy cluster.
+PREPARE_TIMEOUT_S = 30.0
+#: Seconds before the second try, doubled with every further one up to the longest.
 FIRST_BACKOFF_S = 0.2
 LONGEST_BACKOFF_S = 5.0
 #: Seconds that saying goodbye may take: a node under an alarm does not read what we send.
 CLOSE_TIMEOUT_S = 3.0
 
-#: What the client library raises when the other side is away, refuses, or answers nonsense. RuntimeError and
-#: ValueError are how it tells of a connection that closed under a call.
-TROUBLE = (aio_pika.exceptions.AMQPError, OSError, TimeoutError, RuntimeError, ValueError)
-
-Prepare = Callable[[AbstractConnection], Awaitable[None]]
+#: What the client library raises when the other side is away, refuses, or answers nonsense. RuntimeError is
+#: how it tells of a connection that closed under a call.
+TROUBLE = (AMQPError, OSError, TimeoutError, RuntimeError)
 
 
 class State(Enum):
@@ -46,27 +50,28 @@ class State(Enum):
 class Link:
     """Keeps one connection up until closed; `prepare` runs on each new one before anyone else gets it."""
 
-    def __init__(self, url: str, name: str, prepare: Prepare) -> None:
-        # Messages of the library about an outage come with tracebacks, several for one cut. We tell it ourselves.
+    def __init__(self, url: str, name: str, prepare: Callable[[AbstractConnection], Awaitable[None]]) -> None:
+        # The library tells of one cut several times, with tracebacks. The events below tell it once.
         for library in ("aio_pika", "aiormq"):
             logging.getLogger(library).setLevel(logging.CRITICAL)
-        self._url = URL(url).update_query(heartbeat=HEARTBEAT_S, name=f"postbote-{name}")
-        self._shown = str(URL(url).with_password(None).with_query(None))
+        given = URL(url)
+        self._url = given if "heartbeat" in given.query else given.update_query(heartbeat=HEARTBEAT_S)
+        self._shown = str(given.with_password(None).with_query(None))
         self._name = name
         self._prepare = prepare
         self._connection: AbstractConnection | None = None
         self._mismatch: TopologyMismatch | None = None
-        self._reason = "it has not been started"
+        self._reason = "it has not been connected to yet"
         self._changed = asyncio.Event()
-        self._dropped: asyncio.Event = asyncio.Event()
+        self._dropped = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.state = State.IDLE
-        #: Counts the connections there have been: what belongs to an earlier one is void.
+        #: Counts the connections there have been.
         self.generation = 0
 
     def start(self) -> None:
-        """Begin to connect."""
-        if self._task is None:
+        """Begin to connect; does nothing the second time."""
+        if self._task is None and self.state is State.IDLE:
             self._task = asyncio.create_task(self._run(), name=f"link-{self._name}")
 
     async def ready(self) -> AbstractConnection:
@@ -77,15 +82,15 @@ class Link:
         while True:
             if self._connection is not None:
                 return self._connection
+            if self.state is State.CLOSED:
+                raise BrokerUnavailable("The connection to RabbitMQ was closed by this process.")
             if self._mismatch is not None:
                 raise TopologyMismatch(str(self._mismatch))
-            if self.state is State.CLOSED:
-                raise BrokerUnavailable("The connection to the broker was closed by this process.")
             await self._changed.wait()
 
     def trouble(self) -> str:
         """Say why there is no connection, for an error message."""
-        return f"RabbitMQ at {self._shown} does not answer: {self._reason}"
+        return f"RabbitMQ at {self._shown} is not reachable: {self._reason}"
 
     def drop(self, connection: AbstractConnection, reason: str) -> None:
         """Give up a connection that does not answer any more, and make a new one."""
@@ -108,10 +113,10 @@ class Link:
 
     async def _run(self) -> None:
         failures = 0
+        self._turn(State.CONNECTING)
         while True:
-            self._turn(State.CONNECTING)
             try:
-                transport = await self._connect()
+                connection = await self._connect()
             except TopologyMismatch as mismatch:
                 if self._mismatch is None:
                     log.error("broker.mismatch", link=self._name, reason=str(mismatch))
@@ -124,69 +129,90 @@ class Link:
                     log.warning("broker.unreachable", link=self._name, url=self._shown, reason=self._reason)
             else:
                 failures = 0
-                await self._stay(transport)
-                continue
+                await self._stay(connection)
+            await asyncio.sleep(backoff(failures))
             failures += 1
-            longest = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** min(failures - 1, 10))
-            await asyncio.sleep(longest * random.uniform(0.5, 1.0))  # noqa: S311 - spreads reconnects, no secret
 
     async def _connect(self) -> aio_pika.abc.AbstractConnection:
-        connection = await aio_pika.connect(self._url, timeout=CONNECT_TIMEOUT_S)
+        connection = await aio_pika.connect(
+            self._url,
+            timeout=CONNECT_TIMEOUT_S,
+            client_properties={"connection_name": f"postbote {self._name}"},
+        )
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S * 4):
-                await self._prepare(underlying(connection))
+            async with asyncio.timeout(PREPARE_TIMEOUT_S):
+                await self._prepare(_beneath(connection))
         except BaseException:
-            await farewell(connection)
+            await _farewell(connection)
             raise
         return connection
 
     async def _stay(self, connection: aio_pika.abc.AbstractConnection) -> None:
-        raw = underlying(connection)
-        closing = raw.closing
-        self._dropped = asyncio.Event()
-        dropped = asyncio.create_task(self._dropped.wait())
-        self.generation += 1
-        self._mismatch = None
-        self._connection = raw
-        self._turn(State.OPEN)
-        log.info("broker.connected", link=self._name, url=self._shown, generation=self.generation)
         try:
-            await asyncio.wait({closing, dropped}, return_when=asyncio.FIRST_COMPLETED)
-            if closing.done():
-                self._reason = describe(None if closing.cancelled() else closing.exception())
-            log.warning("broker.lost", link=self._name, url=self._shown, reason=self._reason)
+            beneath = _beneath(connection)
+            closing = beneath.closing
+            self._dropped = asyncio.Event()
+            dropped = asyncio.create_task(self._dropped.wait())
+            self.generation += 1
+            self._mismatch = None
+            self._connection = beneath
+            self._turn(State.OPEN)
+            log.info("broker.connected", link=self._name, url=self._shown, generation=self.generation)
+            try:
+                await asyncio.wait({closing, dropped}, return_when=asyncio.FIRST_COMPLETED)
+                if closing.done():
+                    self._reason = describe(None if closing.cancelled() else closing.exception())
+                log.warning("broker.lost", link=self._name, url=self._shown, reason=self._reason)
+            finally:
+                dropped.cancel()
         finally:
             self._connection = None
             self._turn(State.CONNECTING)
-            dropped.cancel()
-            await farewell(connection)
+            await _farewell(connection)
 
 
-def underlying(connection: aio_pika.abc.AbstractConnection) -> AbstractConnection:
-    """Give the AMQP connection beneath aio-pika's, whose calls cost less and which tells of server cancels."""
-    if connection.transport is None:
-        raise aio_pika.exceptions.AMQPConnectionError("the connection is closed")
-    return connection.transport.connection
+def backoff(failures: int) -> float:
+    """Draw the seconds to wait after so many failures in a row, 0.1 to 5, spread to avoid a rush."""
+    longest = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(failures, 10))
+    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - keeps no secret
 
 
-async def farewell(connection: aio_pika.abc.AbstractConnection) -> None:
-    """Close a connection in bounded time; errors no longer matter."""
-    closing = asyncio.ensure_future(connection.close())
+async def blocked(connection: AbstractConnection) -> bool:
+    """Tell whether an alarm of the broker (memory, disk) keeps this connection from publishing."""
     try:
-        await asyncio.wait({closing}, timeout=CLOSE_TIMEOUT_S)
-    finally:
-        if not closing.done():
-            closing.cancel()
-            closing.add_done_callback(lambda done: done.cancelled() or done.exception())
-        elif not closing.cancelled():
-            with suppress(Exception):
-                closing.result()
+        async with asyncio.timeout(0):
+            await connection.ready()
+    except TimeoutError:
+        return True
+    return False
 
 
 def describe(error: BaseException | None) -> str:
-    """Put an error of the client library in words."""
+    """Put an error of the client library in words, on one line; never with the URL and its password."""
     if error is None or isinstance(error, asyncio.CancelledError):
         return "the connection was closed"
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    return str(error) or repr(error)
+    if isinstance(error, ProbableAuthenticationError):
+        return "it refuses the user or the password"
+    return " ".join((str(error) or type(error).__name__).split())
+
+
+def _beneath(connection: aio_pika.abc.AbstractConnection) -> AbstractConnection:
+    # aiormq's own: its calls cost less, and its AMQP channels tell when the broker cancels a consumer.
+    if connection.transport is None:
+        raise aio_pika.exceptions.AMQPConnectionError("the connection was closed")
+    return connection.transport.connection
+
+
+async def _farewell(connection: aio_pika.abc.AbstractConnection) -> None:
+    closing = asyncio.ensure_future(connection.close())
+    try:
+        await asyncio.wait({closing}, timeout=CLOSE_TIMEOUT_S)
+    finally:
+        if closing.done():
+            with suppress(asyncio.CancelledError, Exception):
+                closing.result()
+        else:
+            closing.cancel()
+            closing.add_done_callback(lambda done: done.cancelled() or done.exception())

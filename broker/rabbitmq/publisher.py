@@ -2,19 +2,17 @@
 
 import asyncio
 from collections.abc import Callable
+from uuid import uuid4
 
-import structlog
 from aiormq import spec
 from aiormq.abc import AbstractChannel, AbstractConnection
 from aiormq.exceptions import ChannelInvalidStateError, DeliveryError, PublishError
 
 from broker.errors import BrokerUnavailable, TopologyMismatch
 from broker.port import Envelope
-from broker.rabbitmq.link import CLOSE_TIMEOUT_S, TROUBLE, Link, describe
+from broker.rabbitmq.link import CLOSE_TIMEOUT_S, TROUBLE, Link, State, blocked, describe
 
-log = structlog.get_logger()
-
-#: Publishes on their way at a time, written and not yet confirmed: bounds memory, and what a cut leaves in doubt.
+#: Publishes on their way at a time: bounds memory, and how many a cut leaves in doubt.
 IN_FLIGHT = 256
 #: Seconds that a readiness check may take.
 CHECK_TIMEOUT_S = 1.5
@@ -29,26 +27,28 @@ class _Wire:
         self.channel = channel
         self.sending: dict[str, asyncio.Task[str | None]] = {}
 
-    def send(self, exchange: str, envelope: Envelope, settled: Callable[[], None]) -> asyncio.Task[str | None]:
+    def send(
+        self, exchange: str, envelope: Envelope, message_id: str, settled: Callable[[], None]
+    ) -> asyncio.Task[str | None]:
         """Publish as a task of its own, which ends with the reason where the broker did not take it.
 
-        Its own, so that a caller who gives up does not tear a frame or the count of confirms in two.
+        Its own, so that a caller who gives up tears neither a frame nor the count of confirms in two.
         """
-        task = asyncio.create_task(self._send(exchange, envelope))
-        self.sending[envelope.id] = task
+        task = asyncio.create_task(self._send(exchange, envelope, message_id))
+        self.sending[message_id] = task
 
         def done(_: object) -> None:
-            if self.sending.get(envelope.id) is task:
-                del self.sending[envelope.id]
+            del self.sending[message_id]
             settled()
 
         task.add_done_callback(done)
         return task
 
-    async def _send(self, exchange: str, envelope: Envelope) -> str | None:
+    async def _send(self, exchange: str, envelope: Envelope, message_id: str) -> str | None:
         try:
             # Not waiting for the socket lets the next one follow at once; IN_FLIGHT bounds what piles up.
-            await self.channel.basic_publish(
+            # aiormq's abstract class does not declare `wait`; its one implementation does.
+            await self.channel.basic_publish(  # type: ignore[call-arg]
                 envelope.body,
                 exchange=exchange,
                 routing_key=envelope.routing_key,
@@ -57,26 +57,20 @@ class _Wire:
                 properties=spec.Basic.Properties(
                     content_type="application/json",
                     delivery_mode=PERSISTENT,
-                    message_id=envelope.id or None,
+                    message_id=message_id,
                     headers=dict(envelope.headers),
                 ),
             )
-        except PublishError as returned:
-            return f"no queue takes {envelope.routing_key!r} from {exchange} ({describe(returned)})"
+        except PublishError:
+            return f"no queue takes the routing key {envelope.routing_key!r}"
         except DeliveryError as refused:
             return f"the broker refused it ({describe(refused)})"
         except asyncio.CancelledError:
-            if _cancelled_from_outside():
-                raise
+            # Either the library's word for a connection that was closed, or the wire is being put away.
             return "the connection was closed"
         except TROUBLE as error:
             return describe(error)
         return None
-
-
-def _cancelled_from_outside() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 class Publisher:
@@ -86,7 +80,7 @@ class Publisher:
         self._link = link
         self._timeout_s = timeout_s
         self._slots = asyncio.Semaphore(IN_FLIGHT)
-        self._opening = asyncio.Lock()
+        self._turn = asyncio.Lock()
         self._wire: _Wire | None = None
         self._retiring: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -97,42 +91,34 @@ class Publisher:
         task: asyncio.Task[str | None] | None = None
         try:
             async with asyncio.timeout(self._timeout_s):
-                await self._slots.acquire()
-                try:
-                    wire = await self._open_wire()
-                    while (twin := wire.sending.get(envelope.id)) is not None:
-                        # Returned messages are matched by their id, so one id may be on its way only once.
-                        await asyncio.wait({twin})
-                        wire = await self._open_wire()
-                except BaseException:
-                    self._slots.release()
-                    raise
-                task = wire.send(exchange, envelope, self._slots.release)
+                wire, task = await self._begin(exchange, envelope)
                 reason = await asyncio.shield(task)
         except TimeoutError:
-            if wire is not None and task is not None:
-                self._retire(wire, "a confirm did not come in time")
-                reason = f"no confirm within {self._timeout_s:g} s; it may be short of memory or disk"
+            if wire is None:
+                reason = await self._hindrance()
             else:
-                reason = self._link.trouble()
+                # The confirms on this AMQP channel can no longer be trusted to come, nor to be in step.
+                self._retire(wire, "a confirm did not come in time")
+                reason = f"no confirm within {self._timeout_s:g} s; the broker may be short of memory or disk"
         except asyncio.CancelledError:
             if wire is not None and task is not None and not task.done():
                 asyncio.get_running_loop().call_later(self._timeout_s, self._overdue, wire, task)
             raise
-        except (TopologyMismatch, *TROUBLE) as error:
+        except (BrokerUnavailable, TopologyMismatch, *TROUBLE) as error:
             reason = describe(error)
         if reason is not None:
-            raise BrokerUnavailable(f"Message {envelope.id} could not be published to {exchange}: {reason}.")
+            raise BrokerUnavailable(f"Message {envelope.id} could not be published to {exchange}: {reason}")
 
     async def check(self) -> None:
         """Return where publishing is possible now; raises BrokerUnavailable otherwise."""
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
-                connection = await self._link.ready()
-                await connection.ready()
-                await self._open_wire()
+                if self._wire is None:
+                    async with self._turn:
+                        await self._open_wire()
+                await (await self._link.ready()).ready()
         except TimeoutError:
-            raise BrokerUnavailable(f"{self._link.trouble()}.") from None
+            raise BrokerUnavailable(await self._hindrance()) from None
         except (TopologyMismatch, *TROUBLE) as error:
             raise BrokerUnavailable(describe(error)) from None
 
@@ -144,23 +130,41 @@ class Publisher:
         while self._retiring:
             await asyncio.wait(self._retiring)
 
+    async def _begin(self, exchange: str, envelope: Envelope) -> tuple[_Wire, asyncio.Task[str | None]]:
+        message_id = envelope.id or uuid4().hex
+        # One at a time, first come first served: nobody overtakes those who wait for an AMQP channel.
+        async with self._turn:
+            await self._slots.acquire()
+            try:
+                wire = await self._open_wire()
+                while (twin := wire.sending.get(message_id)) is not None:
+                    # The library matches returned messages by their id: an id may be on its way only once.
+                    await asyncio.wait({twin})
+                    wire = await self._open_wire()
+            except BaseException:
+                self._slots.release()
+                raise
+            return wire, wire.send(exchange, envelope, message_id, self._slots.release)
+
     async def _open_wire(self) -> _Wire:
-        wire = self._wire
-        if wire is not None and not wire.channel.is_closed:
-            return wire
-        async with self._opening:
-            if self._wire is not None and not self._wire.channel.is_closed:
-                return self._wire
-            if self._closed:
-                raise BrokerUnavailable("The broker was closed by this process.")
-            connection = await self._link.ready()
-            # Does not return while the broker is blocked by a memory or disk alarm.
-            await connection.ready()
-            opening = asyncio.ensure_future(connection.channel(publisher_confirms=True, on_return_raises=True))
-            channel = await opening
-            wire = self._wire = _Wire(connection, channel)
-            channel.closing.add_done_callback(lambda _: self._retire(wire, "the AMQP channel was closed"))
-            return wire
+        if self._closed:
+            raise BrokerUnavailable("The broker was closed by this process.")
+        if self._wire is not None and not self._wire.channel.is_closed:
+            return self._wire
+        connection = await self._link.ready()
+        # Does not return while an alarm of the broker blocks publishing connections.
+        await connection.ready()
+        channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+        opened = self._wire = _Wire(connection, channel)
+        channel.closing.add_done_callback(lambda _: self._retire(opened, "the AMQP channel was closed"))
+        return opened
+
+    async def _hindrance(self) -> str:
+        if self._link.state is not State.OPEN:
+            return self._link.trouble()
+        if await blocked(await self._link.ready()):
+            return "RabbitMQ blocks publishers, for it is short of memory or disk (see rabbitmqctl status)."
+        return "RabbitMQ did not answer in time."
 
     def _overdue(self, wire: _Wire, task: asyncio.Task[str | None]) -> None:
         if not task.done():
@@ -179,10 +183,11 @@ class Publisher:
         closing = asyncio.ensure_future(wire.channel.close(ChannelInvalidStateError(reason)))
         closing.add_done_callback(lambda done: done.cancelled() or done.exception())
         _, late = await asyncio.wait({closing}, timeout=CLOSE_TIMEOUT_S)
-        if late and not self._closed:
-            # Not even the AMQP channel's close is answered: the connection is dead, or an alarm stops it.
+        if late and not self._closed and not await blocked(wire.connection):
+            # Not even the closing of an AMQP channel is answered: the connection is dead.
             self._link.drop(wire.connection, "the broker does not answer")
-        for task in list(wire.sending.values()):
+        stuck = set(wire.sending.values())
+        for task in stuck:
             task.cancel()
-        if wire.sending:
-            await asyncio.wait(set(wire.sending.values()))
+        if stuck:
+            await asyncio.wait(stuck)

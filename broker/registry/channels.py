@@ -13,6 +13,9 @@ from broker.registry.pages import cursor_of, newest_first, page_of
 from broker.registry.records import Channel, Page
 from broker.registry.tables import channels, conversations, tokens, turns
 
+#: How much one transaction clears away: more would run out of time, and keep SQLite's other writers waiting.
+ROWS_A_PIECE = 2000
+
 
 @dataclass(frozen=True, slots=True)
 class Door:
@@ -100,12 +103,20 @@ class Channels:
         return channel_of(row) if row is not None else None
 
     async def delete(self, channel_id: str) -> bool:
-        """Delete a channel with its webhooks, tokens, conversations and turns; the delivery log stays."""
+        """Delete a channel with its webhooks, tokens, conversations and turns; the delivery log stays.
+
+        The channel goes first and at once; the rest follows in pieces, however much it is. Where that is cut
+        short, deleting once more clears it, and returns False.
+        """
         async with self._db.write() as connection:
             gone = await connection.execute(delete(channels).where(channels.c.id == channel_id))
-            await connection.execute(delete(turns).where(turns.c.channel_id == channel_id))
-            await connection.execute(delete(conversations).where(conversations.c.channel_id == channel_id))
-            return bool(gone.rowcount)
+        for key in (turns.c.message_id, conversations.c.key):
+            some = select(key).where(key.table.c.channel_id == channel_id).limit(ROWS_A_PIECE)
+            cleared = ROWS_A_PIECE
+            while cleared == ROWS_A_PIECE:
+                async with self._db.write() as connection:
+                    cleared = (await connection.execute(delete(key.table).where(key.in_(some)))).rowcount
+        return bool(gone.rowcount)
 
     async def door(self, channel_id: str) -> Door | None:
         """Return what the HTTP door asks of a channel; None where there is no such channel."""

@@ -10,6 +10,9 @@ from broker.registry.pages import cursor_of, page_of, read_cursor
 from broker.registry.records import DeadLetter, Page
 from broker.registry.tables import dead_letters
 
+#: What the columns hold.
+LONGEST_STAGE, LONGEST_CHANNEL_ID = 32, 64
+
 
 class DeadLetters:
     """Reads and writes dead letters."""
@@ -19,12 +22,15 @@ class DeadLetters:
 
     async def add(self, letters: Sequence[DeadLetter]) -> None:
         """Keep dead letters; one that is there already stays as it is."""
+        rows = [{name: getattr(letter, name) for name in _FIELDS} for letter in letters]
+        for row in rows:
+            # What came by the queue may claim anything; it is kept all the same.
+            row["stage"] = row["stage"][:LONGEST_STAGE]
+            if row["channel_id"] is not None and len(row["channel_id"]) > LONGEST_CHANNEL_ID:
+                row["channel_id"] = None
         async with self._db.write() as connection:
-            for letter in letters:
-                values = {name: getattr(letter, name) for name in _FIELDS}
-                for name in ("stage", "reason", "detail", "routing_key"):
-                    values[name] = values[name].replace("\x00", "\N{REPLACEMENT CHARACTER}")
-                await connection.execute(self._db.insert(dead_letters).values(values).on_conflict_do_nothing())
+            if rows:
+                await connection.execute(self._db.insert(dead_letters).on_conflict_do_nothing(), rows)
 
     async def page(self, cursor: str | None, limit: int) -> Page:
         """Return a page of dead letters, newest first; raises ValueError for a cursor that is none."""
@@ -32,7 +38,9 @@ class DeadLetters:
         if cursor is not None:
             query = query.where(dead_letters.c.number < read_cursor(cursor, int)[0])
         async with self._db.read() as connection:
-            rows = (await connection.execute(query.order_by(dead_letters.c.number.desc()).limit(limit + 1))).all()
+            rows = (
+                await connection.execute(query.order_by(dead_letters.c.number.desc()).limit(limit + 1))
+            ).all()
         return page_of(rows, limit, _letter_of, lambda row: cursor_of(row.number))
 
     async def get(self, letter_id: str) -> DeadLetter | None:

@@ -1,18 +1,18 @@
 """Deliveries and their attempts: what became of each response at each webhook."""
 
 from collections.abc import Sequence
+from datetime import timedelta
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Row, and_, select
+from sqlalchemy import BindParameter, Row, and_, case, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker.registry.database import Database
+from broker.registry.database import Database, insert_into
 from broker.registry.pages import cursor_of, newest_first, page_of
 from broker.registry.records import Attempt, Delivery, DeliveryStatus, Page
+from broker.registry.rows import Rows
 from broker.registry.tables import attempts, deliveries
-
-#: Rows a statement: 15 columns each, below the 32,766 parameters that both databases take.
-CHUNK = 1000
 
 
 class Deliveries:
@@ -35,10 +35,16 @@ class Deliveries:
         status: DeliveryStatus | None = None,
         webhook_id: str | None = None,
     ) -> Page:
-        """Return a page of a channel's deliveries, newest first; raises ValueError for a cursor that is none."""
+        """Return a page of a channel's deliveries, newest first.
+
+        Their attempts are counted and left out. Raises ValueError for a cursor that is none.
+        """
         query = select(deliveries).where(deliveries.c.channel_id == channel_id)
         if status is not None:
-            query = query.where(deliveries.c.status == status)
+            query = query.where(deliveries.c.status == _written_out(status))
+        if status not in (None, "delivered"):
+            # Says nothing new, and shows the databases that the index of the unfinished ones serves.
+            query = query.where(deliveries.c.status != _written_out("delivered"))
         if webhook_id is not None:
             query = query.where(deliveries.c.webhook_id == webhook_id)
         query = newest_first(query, deliveries.c.created_at, deliveries.c.id, cursor, limit)
@@ -58,43 +64,66 @@ class Deliveries:
             made = [_attempt_of(attempt) for attempt in failed]
         if row.status == "delivered" and row.status_code is not None:
             # The attempt that succeeded has no row of its own.
-            made.append(
-                Attempt(row.attempt_count, row.finished_at, row.duration_ms or 0, row.status_code, None)
-            )
+            lasted = row.duration_ms or 0
+            began = (row.finished_at or row.created_at) - timedelta(milliseconds=lasted)
+            made.append(Attempt(row.attempt_count, began, lasted, row.status_code, None))
         return record_of(row, made)
 
 
 async def write(db: Database, connection: AsyncConnection, records: Sequence[Delivery]) -> None:
-    """Write deliveries and their failed attempts within a transaction.
+    """Write deliveries and their failed attempts within a transaction, in two statements at most.
 
-    A row that is pending takes the new state; one that is settled keeps its own, so that a repeat changes nothing.
+    A row that is pending takes what became of it, or more attempts; one that is settled keeps its own, so
+    that a repeat changes nothing.
     """
+    unique: dict[str, Delivery] = {}
+    for record in records:
+        if record.id not in unique or unique[record.id].status == "pending":
+            unique[record.id] = record
     # In order of their ids, so that two workers that write the same deliveries never wait for each other.
-    unique = {record.id: record for record in records}
     ordered = [unique[key] for key in sorted(unique)]
-    for start in range(0, len(ordered), CHUNK):
-        insert = db.insert(deliveries).values([_row(record) for record in ordered[start : start + CHUNK]])
-        changed = ("status", "reason", "attempt_count", "status_code", "duration_ms", "response", "finished_at")
-        await connection.execute(
-            insert.on_conflict_do_update(
-                index_elements=[deliveries.c.id],
-                set_={name: insert.excluded[name] for name in changed},
-                where=and_(
-                    deliveries.c.status == "pending",
-                    # A worker that parks again what it did not know to be in the backlog changes nothing.
-                    insert.excluded.attempt_count >= deliveries.c.attempt_count,
-                ),
-            )
-        )
+    statements = _statements(db.dialect)
+    if ordered:
+        await connection.execute(statements.upsert, statements.rows.given(map(_row, ordered)))
     failed = [
         _attempt_row(record.id, attempt)
         for record in ordered
         for attempt in record.attempts
         if not _succeeded(record, attempt)
     ]
-    for start in range(0, len(failed), CHUNK):
-        rows = failed[start : start + CHUNK]
-        await connection.execute(db.insert(attempts).values(rows).on_conflict_do_nothing())
+    if failed:
+        await connection.execute(statements.insert_attempts, statements.attempt_rows.given(failed))
+
+
+class _Statements:
+    """The statements, made once: what they are given varies, and their text does not."""
+
+    def __init__(self, dialect: str) -> None:
+        self.rows = Rows(dialect, list(deliveries.c))
+        insert = insert_into(dialect, deliveries).from_select(self.rows.names, self.rows.source)
+        new, old = insert.excluded, deliveries.c
+        # Whoever parks what is in the backlog already, and knows fewer of its attempts, changes nothing.
+        further = new.attempt_count >= old.attempt_count
+        changed = ("status", "reason", "status_code", "duration_ms", "response", "finished_at")
+        self.upsert = insert.on_conflict_do_update(
+            index_elements=[old.id],
+            set_={
+                **{name: new[name] for name in changed},
+                "attempt_count": case((further, new.attempt_count), else_=old.attempt_count),
+            },
+            where=and_(old.status == "pending", or_(new.status != "pending", further)),
+        )
+        self.attempt_rows = Rows(dialect, list(attempts.c))
+        self.insert_attempts = (
+            insert_into(dialect, attempts)
+            .from_select(self.attempt_rows.names, self.attempt_rows.source)
+            .on_conflict_do_nothing()
+        )
+
+
+@cache
+def _statements(dialect: str) -> _Statements:
+    return _Statements(dialect)
 
 
 def record_of(row: Row[Any], made: Sequence[Attempt] = ()) -> Delivery:
@@ -115,6 +144,11 @@ def record_of(row: Row[Any], made: Sequence[Attempt] = ()) -> Delivery:
         response=row.response,
         attempts=tuple(made),
     )
+
+
+def _written_out(status: DeliveryStatus) -> BindParameter[str]:
+    # A plan is made before parameters are known, and then cannot lean on their values.
+    return literal(status, deliveries.c.status.type, literal_execute=True)
 
 
 def _succeeded(record: Delivery, attempt: Attempt) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import select
+from sqlalchemy import literal, select
 
 from broker.registry.conversations import turn_of
 from broker.registry.database import Database
@@ -18,7 +18,7 @@ class History:
         self._db = database
 
     async def turns(self, conversation_key: str, cursor: str | None, limit: int) -> Page:
-        """Return a page of a conversation's turns, newest first; raises ValueError for a cursor that is none."""
+        """Return a page of a conversation's turns, newest first; raises ValueError for a rubbish cursor."""
         query = select(turns).where(turns.c.conversation_key == conversation_key)
         if cursor is not None:
             query = query.where(turns.c.number < read_cursor(cursor, int)[0])
@@ -30,13 +30,16 @@ class History:
         """Return up to `limit` BotResponse records with a message counter above `after`, in order."""
         query = (
             select(turns.c.responses)
-            .where(turns.c.conversation_key == conversation_key, turns.c.last_counter > after)
+            .where(
+                turns.c.conversation_key == conversation_key,
+                turns.c.last_counter > after,
+                # Turns without a response would use up the limit.
+                turns.c.responses != literal([], turns.c.responses.type),
+            )
             .order_by(turns.c.last_counter, turns.c.number)
-            .limit(limit + 1)
+            .limit(limit)
         )
         async with self._db.read() as connection:
             rows = (await connection.execute(query)).all()
-        found = [
-            response for row in rows for response in row.responses if response["messageCounter"] > after
-        ]
+        found = [response for row in rows for response in row.responses if response["messageCounter"] > after]
         return found[:limit]

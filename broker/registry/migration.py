@@ -4,7 +4,8 @@ from pathlib import Path
 
 from sqlalchemy import Connection, text
 
-from broker.registry.database import make_engine, outages_told
+from broker.registry.engine import make_engine
+from broker.registry.outages import outages_told
 
 #: Any number will do, as long as two migrations of one database use the same.
 LOCK = 7_095_071
@@ -34,6 +35,8 @@ def _upgrade(connection: Connection) -> None:
     else:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    # A configuration file would read a percent sign as the beginning of a name.
+    scripts = str(Path(__file__).parent / "migrations").replace("%", "%%")
+    config.set_main_option("script_location", scripts)
     config.attributes["connection"] = connection
     command.upgrade(config, "head")

@@ -3,7 +3,7 @@
 import base64
 import binascii
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic_core import from_json, to_json
@@ -12,6 +12,8 @@ from sqlalchemy import Column, Row, Select, tuple_
 from broker.registry.records import Page
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+#: The end of the year 9999 in microseconds: no number in a cursor is greater.
+_LATEST = 253_402_300_799_999_999
 
 
 def cursor_of(*values: datetime | int | str) -> str:
@@ -32,14 +34,11 @@ def read_cursor(cursor: str, *kinds: type) -> list[Any]:
         not isinstance(values, list)
         or len(values) != len(kinds)
         or any(type(value) is not kind for value, kind in zip(values, expected, strict=True))
-        or any(isinstance(value, int) and not 0 <= value < 2**60 for value in values)
-        or any(isinstance(value, str) and "\x00" in value for value in values)
+        or any(isinstance(value, int) and not 0 <= value <= _LATEST for value in values)
     ):
         raise ValueError("this cursor belongs to another listing; take the nextCursor of the page before")
     return [
-        datetime.fromtimestamp(value / 1_000_000, UTC).replace(microsecond=value % 1_000_000)
-        if kind is datetime
-        else value
+        _EPOCH + timedelta(microseconds=value) if kind is datetime else value
         for value, kind in zip(values, kinds, strict=True)
     ]
 
@@ -63,5 +62,4 @@ def page_of(
 
 
 def _micros(moment: datetime) -> int:
-    since = moment - _EPOCH
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    return (moment - _EPOCH) // timedelta(microseconds=1)

@@ -4,10 +4,11 @@ The hot tables (conversations, turns, deliveries, attempts) name their channel w
 check on every row would make all workers queue up at one channel's row.
 """
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic_core import from_json, to_json
+from pydantic_core import PydanticSerializationError, from_json, to_json
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -27,6 +28,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
+from sqlalchemy.types import TypeEngine
 
 
 class Json(TypeDecorator[Any]):
@@ -36,12 +38,49 @@ class Json(TypeDecorator[Any]):
     cache_ok = True
 
     def process_bind_param(self, value: Any | None, dialect: Dialect) -> str | None:
-        """Write a value as JSON."""
-        return None if value is None else to_json(value).decode()
+        """Write a value as JSON; a lone surrogate, which UTF-8 has no bytes for, becomes U+FFFD."""
+        if value is None:
+            return None
+        try:
+            return to_json(value).decode()
+        except PydanticSerializationError:
+            return clean(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any | None:
         """Read it back."""
         return None if value is None else from_json(value)
+
+
+class Words(TypeDecorator[str]):
+    """Text of at most `length` characters, or of any length; what PostgreSQL cannot keep becomes U+FFFD.
+
+    That is U+0000 and lone surrogates. Nothing that is written is refused for them, and whoever asks for a
+    name that holds one finds nothing.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, length: int | None = None) -> None:
+        super().__init__()
+        self.length = length
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Return VARCHAR or TEXT."""
+        return Text() if self.length is None else String(self.length)
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Write text."""
+        return value if value is None else clean(value)
+
+
+def clean(value: str) -> str:
+    """Replace in a text what PostgreSQL cannot keep."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        value = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return value.replace("\x00", "\N{REPLACEMENT CHARACTER}")
 
 
 class Utc(TypeDecorator[datetime]):
@@ -58,7 +97,13 @@ class Utc(TypeDecorator[datetime]):
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Read it back, in UTC."""
-        return value if value is None else value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        return (
+            value
+            if value is None
+            else value.replace(tzinfo=UTC)
+            if value.tzinfo is None
+            else value.astimezone(UTC)
+        )
 
 
 #: A counting primary key: SQLite counts only in columns declared INTEGER.
@@ -76,10 +121,10 @@ metadata = MetaData(
 channels = Table(
     "channels",
     metadata,
-    Column("id", String(64), primary_key=True),
-    Column("name", Text, nullable=False),
+    Column("id", Words(64), primary_key=True),
+    Column("name", Words(), nullable=False),
     Column("bot", Json, nullable=False),
-    Column("verify_token", Text, nullable=False),
+    Column("verify_token", Words(), nullable=False),
     Column("revision", BigInteger, nullable=False, server_default="1"),
     Column("created_at", Utc, nullable=False),
     Index(None, "created_at", "id"),
@@ -88,7 +133,7 @@ channels = Table(
 tokens = Table(
     "tokens",
     metadata,
-    Column("hash", String(64), primary_key=True),
+    Column("hash", Words(64), primary_key=True),
     Column("channel_id", ForeignKey("channels.id", ondelete="CASCADE"), nullable=False, index=True),
     Column("created_at", Utc, nullable=False),
 )
@@ -96,17 +141,17 @@ tokens = Table(
 webhooks = Table(
     "webhooks",
     metadata,
-    Column("id", String(64), primary_key=True),
+    Column("id", Words(64), primary_key=True),
     Column("channel_id", ForeignKey("channels.id", ondelete="CASCADE"), nullable=False),
-    Column("url", Text, nullable=False),
-    Column("verify_token", Text),
+    Column("url", Words(), nullable=False),
+    Column("verify_token", Words()),
     Column("events", Json, nullable=False),
     Column("headers", Json, nullable=False),
-    Column("secret", Text, nullable=False),
-    Column("previous_secret", Text),
+    Column("secret", Words(), nullable=False),
+    Column("previous_secret", Words()),
     Column("previous_secret_until", Utc),
     Column("enabled", Boolean, nullable=False, server_default=text("true")),
-    Column("disabled_reason", Text),
+    Column("disabled_reason", Words()),
     Column("timeout_s", Float),
     Column("created_at", Utc, nullable=False),
     Index(None, "channel_id", "created_at", "id"),
@@ -115,9 +160,9 @@ webhooks = Table(
 conversations = Table(
     "conversations",
     metadata,
-    Column("key", Text, primary_key=True),
-    Column("channel_id", String(64), nullable=False, index=True),
-    Column("user_id", Text, nullable=False),
+    Column("key", Words(), primary_key=True),
+    Column("channel_id", Words(64), nullable=False, index=True),
+    Column("user_id", Words(), nullable=False),
     Column("session", Json, nullable=False),
     Column("message_counter", BigInteger, nullable=False),
     Column("turns", BigInteger, nullable=False),
@@ -127,15 +172,15 @@ conversations = Table(
 turns = Table(
     "turns",
     metadata,
-    Column("message_id", String(36), primary_key=True),
-    Column("conversation_key", Text, nullable=False),
-    Column("channel_id", String(64), nullable=False, index=True),
+    Column("message_id", Words(36), primary_key=True),
+    Column("conversation_key", Words(), nullable=False),
+    Column("channel_id", Words(64), nullable=False, index=True),
     Column("number", BigInteger, nullable=False),
     Column("message", Json, nullable=False),
     Column("responses", Json, nullable=False),
     # The message counter after this turn: where to go on reading the log of responses.
     Column("last_counter", BigInteger, nullable=False),
-    Column("outcome", String(16), nullable=False),
+    Column("outcome", Words(16), nullable=False),
     Column("published", Boolean, nullable=False, server_default=text("false")),
     Column("created_at", Utc, nullable=False),
     UniqueConstraint("conversation_key", "number"),
@@ -145,15 +190,15 @@ turns = Table(
 deliveries = Table(
     "deliveries",
     metadata,
-    Column("id", String(36), primary_key=True),
-    Column("webhook_id", String(64), nullable=False),
-    Column("channel_id", String(64), nullable=False),
-    Column("conversation_key", Text, nullable=False),
-    Column("user_id", Text, nullable=False),
-    Column("response_id", String(36), nullable=False),
+    Column("id", Words(36), primary_key=True),
+    Column("webhook_id", Words(64), nullable=False),
+    Column("channel_id", Words(64), nullable=False),
+    Column("conversation_key", Words(), nullable=False),
+    Column("user_id", Words(), nullable=False),
+    Column("response_id", Words(36), nullable=False),
     Column("message_counter", BigInteger, nullable=False),
-    Column("status", String(16), nullable=False),
-    Column("reason", Text),
+    Column("status", Words(16), nullable=False),
+    Column("reason", Words()),
     Column("attempt_count", Integer, nullable=False),
     # Of the attempt that succeeded: a delivery that did so at once costs this row and no other.
     Column("status_code", Integer),
@@ -162,6 +207,16 @@ deliveries = Table(
     Column("created_at", Utc, nullable=False),
     Column("finished_at", Utc),
     Index(None, "channel_id", "created_at", "id"),
+    # Those that someone may look for among millions that were delivered, which cost nothing here.
+    Index(
+        "ix_deliveries_unfinished",
+        "channel_id",
+        "status",
+        "created_at",
+        "id",
+        postgresql_where=text("status <> 'delivered'"),
+        sqlite_where=text("status <> 'delivered'"),
+    ),
     # The head of a lane in one look, whatever the length of the log.
     Index(
         "ix_deliveries_pending",
@@ -176,21 +231,21 @@ deliveries = Table(
 attempts = Table(
     "attempts",
     metadata,
-    Column("delivery_id", String(36), primary_key=True),
+    Column("delivery_id", Words(36), primary_key=True),
     Column("number", Integer, primary_key=True),
     Column("started_at", Utc, nullable=False),
     Column("duration_ms", Integer, nullable=False),
     Column("status_code", Integer),
-    Column("error", String(32)),
-    Column("detail", Text, nullable=False),
-    Column("answer", Text, nullable=False),
+    Column("error", Words(32)),
+    Column("detail", Words(), nullable=False),
+    Column("answer", Words(), nullable=False),
 )
 
 backlog_lanes = Table(
     "backlog_lanes",
     metadata,
-    Column("webhook_id", String(64), primary_key=True),
-    Column("conversation_key", Text, primary_key=True),
+    Column("webhook_id", Words(64), primary_key=True),
+    Column("conversation_key", Words(), primary_key=True),
     Column("partition", Integer, nullable=False, index=True),
     Column("next_attempt_at", Utc, nullable=False, index=True),
     # Whoever drains the lane holds it until then; a drainer that died lets go by the clock.
@@ -201,12 +256,12 @@ dead_letters = Table(
     "dead_letters",
     metadata,
     Column("number", Counting, primary_key=True, autoincrement=True),
-    Column("id", String(36), nullable=False, unique=True),
-    Column("stage", String(32), nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("detail", Text, nullable=False),
-    Column("channel_id", String(64)),
-    Column("routing_key", Text, nullable=False),
+    Column("id", Words(36), nullable=False, unique=True),
+    Column("stage", Words(32), nullable=False),
+    Column("reason", Words(), nullable=False),
+    Column("detail", Words(), nullable=False),
+    Column("channel_id", Words(64)),
+    Column("routing_key", Words(), nullable=False),
     Column("headers", Json, nullable=False),
     Column("body", LargeBinary, nullable=False),
     Column("created_at", Utc, nullable=False),

@@ -62,7 +62,7 @@ class Webhooks:
         return webhook_of(row) if row is not None else None
 
     async def page(self, channel_id: str, cursor: str | None, limit: int) -> Page:
-        """Return a page of a channel's webhooks, newest first; raises ValueError for a cursor that is none."""
+        """Return a page of a channel's webhooks, newest first; raises ValueError for a rubbish cursor."""
         query = select(webhooks).where(webhooks.c.channel_id == channel_id)
         query = newest_first(query, webhooks.c.created_at, webhooks.c.id, cursor, limit)
         async with self._db.read() as connection:
@@ -96,18 +96,15 @@ class Webhooks:
 
     async def rotate_secret(self, webhook_id: str, *, overlap: timedelta) -> Webhook | None:
         """Give a webhook a new secret; the old one signs too for as long as `overlap`."""
-        webhook = await self.get(webhook_id)
-        if webhook is None:
-            return None
         changes = {
             "secret": new_webhook_secret(),
-            "previous_secret": webhook.secret,
+            "previous_secret": webhooks.c.secret,
             "previous_secret_until": now() + overlap,
         }
         return await self.update(webhook_id, changes)
 
     async def of_channel(self, channel_id: str) -> ChannelWebhooks | None:
-        """Return a channel with all its webhooks, oldest first, as of one moment; None without such a channel."""
+        """Return a channel with all its webhooks, oldest first, as of one moment; None without one."""
         query = (
             select(channels, *(column.label(f"webhook_{column.name}") for column in webhooks.c))
             .outerjoin(webhooks, webhooks.c.channel_id == channels.c.id)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from broker.errors import RegistryUnavailable
-from consumers.batching import Batcher
+from broker.batching import Batcher
 
 
 async def test_what_comes_while_one_call_runs_makes_up_the_next() -> None:

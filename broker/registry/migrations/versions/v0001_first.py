@@ -1,4 +1,4 @@
-"""The first schema: channels, tokens, webhooks, conversations, turns, deliveries, attempts, backlog, dead letters."""
+"""The first schema: all tables, from channels to dead letters."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,6 +11,7 @@ depends_on = None
 Utc = sa.DateTime(timezone=True)
 Counting = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 PENDING = sa.text("status = 'pending'")
+UNFINISHED = sa.text("status <> 'delivered'")
 
 
 def upgrade() -> None:
@@ -50,7 +51,9 @@ def upgrade() -> None:
         sa.Column("disabled_reason", sa.Text()),
         sa.Column("timeout_s", sa.Float()),
         sa.Column("created_at", Utc, nullable=False),
-        sa.ForeignKeyConstraint(["channel_id"], ["channels.id"], "fk_webhooks_channel_id", ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(
+            ["channel_id"], ["channels.id"], "fk_webhooks_channel_id", ondelete="CASCADE"
+        ),
         sa.PrimaryKeyConstraint("id", name="pk_webhooks"),
     )
     op.create_index("ix_webhooks_channel_id_created_at_id", "webhooks", ["channel_id", "created_at", "id"])
@@ -102,13 +105,22 @@ def upgrade() -> None:
         sa.Column("finished_at", Utc),
         sa.PrimaryKeyConstraint("id", name="pk_deliveries"),
     )
-    op.create_index("ix_deliveries_channel_id_created_at_id", "deliveries", ["channel_id", "created_at", "id"])
+    op.create_index(
+        "ix_deliveries_channel_id_created_at_id", "deliveries", ["channel_id", "created_at", "id"]
+    )
     op.create_index(
         "ix_deliveries_pending",
         "deliveries",
         ["webhook_id", "conversation_key", "message_counter"],
         postgresql_where=PENDING,
         sqlite_where=PENDING,
+    )
+    op.create_index(
+        "ix_deliveries_unfinished",
+        "deliveries",
+        ["channel_id", "status", "created_at", "id"],
+        postgresql_where=UNFINISHED,
+        sqlite_where=UNFINISHED,
     )
     op.create_table(
         "attempts",
@@ -153,7 +165,14 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Drop all tables, with everything in them."""
     for table in (
-        "dead_letters", "backlog_lanes", "attempts", "deliveries", "turns", "conversations", "webhooks", "tokens",
+        "dead_letters",
+        "backlog_lanes",
+        "attempts",
+        "deliveries",
+        "turns",
+        "conversations",
+        "webhooks",
+        "tokens",
         "channels",
-    ):  # fmt: skip
+    ):
         op.drop_table(table)

@@ -1,0 +1,76 @@
+"""The HTTP API: which paths there are, who may use them, and what every request goes through."""
+
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from broker import __version__
+from broker.api.bodies import LARGEST_BODY
+from broker.api.channels import ChannelsView, ChannelView
+from broker.api.doors import Doors
+from broker.api.health import Healthz, Readyz
+from broker.api.history import DeadLettersView, DeliveriesView, DeliveryView, ResponsesView, TurnsView
+from broker.api.limits import RateLimit
+from broker.api.messages import LegacyMessages, Messages, show_rate
+from broker.api.openapi import DESCRIPTION, describe, openapi
+from broker.api.parts import DOORS, PARTS, RATE_LIMIT, Parts, Ping
+from broker.api.problems import problems
+from broker.api.webhooks import ChannelWebhooksView, WebhookSecretView, WebhookTestView, WebhookView
+
+__all__ = ["Parts", "Ping", "make_app"]
+
+CHANNEL = "/v1/channels/{channel_id}"
+CONVERSATION = CHANNEL + "/conversations/{user_id:[^/]+}"
+WEBHOOK = "/v1/webhooks/{webhook_id}"
+
+ROUTES = [
+    # The doors: a channel's access token, or the verify token in the body.
+    web.view("/v1/channels/webhook/{channel_id}/messages", Messages),
+    web.view("/api/webhookMessage/{channel_id}", LegacyMessages),
+    # Administration: the admin token.
+    web.view("/v1/channels", ChannelsView),
+    web.view(CHANNEL, ChannelView),
+    web.view(CHANNEL + "/webhooks", ChannelWebhooksView),
+    web.view(WEBHOOK, WebhookView),
+    web.view(WEBHOOK + "/test", WebhookTestView),
+    web.view(WEBHOOK + "/rotate-secret", WebhookSecretView),
+    web.view(CHANNEL + "/deliveries", DeliveriesView),
+    web.view("/v1/deliveries/{delivery_id}", DeliveryView),
+    web.view("/v1/dead-letters", DeadLettersView),
+    web.view(CONVERSATION + "/turns", TurnsView),
+    # The channel's access token, or the admin token.
+    web.view(CONVERSATION + "/responses", ResponsesView),
+    # Open to all.
+    web.view("/healthz", Healthz),
+    web.view("/readyz", Readyz),
+    web.get("/openapi.json", openapi),
+]
+
+#: From the outside in.
+MIDDLEWARES = [problems]
+
+
+def make_app(parts: Parts) -> web.Application:
+    """Make the application; whoever serves it opens the parts before and closes them after."""
+    app = web.Application(middlewares=MIDDLEWARES, client_max_size=LARGEST_BODY)
+    app[PARTS] = parts
+    app[DOORS] = Doors(parts.channels)
+    app[RATE_LIMIT] = RateLimit(parts.settings.rate_limit)
+    app.add_routes(ROUTES)
+    app[DESCRIPTION] = describe(app)
+    app.on_response_prepare.append(show_rate)
+    app.on_response_prepare.append(sign_off)
+    app.cleanup_ctx.append(_close_doors)
+    return app
+
+
+async def sign_off(request: web.Request, response: web.StreamResponse) -> None:
+    """Write the headers that every answer has."""
+    response.headers["Server"] = f"Postbote/{__version__}"
+    response.headers.setdefault("Cache-Control", "no-store")
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+
+
+async def _close_doors(app: web.Application) -> AsyncIterator[None]:
+    yield
+    await app[DOORS].close()

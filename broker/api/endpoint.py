@@ -1,0 +1,83 @@
+"""Endpoint: what all views have in common. A request is admitted first, then read, then answered."""
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from aiohttp import web
+from aiohttp_pydantic import PydanticView
+from aiohttp_pydantic.injectors import AbstractInjector, BodyGetter
+from pydantic import BaseModel, ValidationError
+
+from broker.api.auth import require_admin
+from broker.api.bodies import StrictBody
+from broker.api.parts import PARTS, Parts
+from broker.api.problems import Problem, faults_of
+
+
+class Endpoint(PydanticView):
+    """A view whose every error is a problem, with HEAD where there is GET, and OPTIONS."""
+
+    request: web.Request
+    allowed_methods: ClassVar[set[str]]
+
+    @property
+    def parts(self) -> Parts:
+        """What the API is made of."""
+        return self.request.app[PARTS]
+
+    async def admit(self) -> None:
+        """Let the request in, before anything of it is read; raises Problem otherwise."""
+
+    async def _iter(self) -> web.StreamResponse:
+        method = self.request.method
+        if method == "HEAD" and "GET" in self.allowed_methods:
+            method = "GET"
+        if method not in self.allowed_methods:
+            allow = sorted(
+                {*self.allowed_methods, "OPTIONS", *(["HEAD"] if "GET" in self.allowed_methods else [])}
+            )
+            if method == "OPTIONS":
+                return web.Response(status=204, headers={"Allow": ", ".join(allow)})
+            raise web.HTTPMethodNotAllowed(method, allow)
+        await self.admit()
+        answer: web.StreamResponse = await getattr(self, method.lower())()
+        return answer
+
+    async def on_validation_error(self, exception: ValidationError, context: str) -> web.StreamResponse:
+        """Answer what the path, the query or a header has wrong."""
+        if context == "path":
+            # No thing has such a name.
+            raise Problem(404, "There is nothing at this path: a part of it cannot be an id.")
+        where = "query" if context == "query string" else context
+        raise Problem(
+            400,
+            f"The {where} is not as it has to be; `errors` says where.",
+            errors=faults_of(exception, where),
+        )
+
+    @staticmethod
+    def _parse_func_signature(func: Any) -> Iterable[AbstractInjector]:
+        injectors: list[AbstractInjector] = []
+        for injector in PydanticView._parse_func_signature(func):
+            if isinstance(injector, BodyGetter):
+                injector = StrictBody({injector.arg_name: injector.model}, {})
+            injectors.append(injector)
+        return injectors
+
+
+class AdminEndpoint(Endpoint):
+    """An endpoint for the administrator alone."""
+
+    async def admit(self) -> None:
+        """Ask for the admin token."""
+        require_admin(self.request, self.parts.admin_token)
+
+
+def answer(model: BaseModel, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """Answer with a model as JSON."""
+    return web.Response(
+        status=status,
+        body=model.model_dump_json(by_alias=True).encode(),
+        content_type="application/json",
+        headers=headers,
+    )

@@ -1,0 +1,87 @@
+"""What administration takes, camelCase in JSON. A field that a form does not know is a mistake."""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+
+from broker.api.schemas import Shape
+from broker.api.webhook_fields import MOST_EVENTS, check_event, check_headers, check_url
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def _no_control(value: str) -> str:
+    if _CONTROL.search(value):
+        raise ValueError("no control characters, please")
+    return value
+
+
+def _given(value: Any) -> Any:
+    if value is None:
+        raise ValueError("this cannot be null; leave it out to keep it as it is")
+    return value
+
+
+Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_no_control)]
+VerifyToken = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_no_control)]
+Url = Annotated[str, AfterValidator(check_url), Field(examples=["https://example.com/bot"])]
+Event = Annotated[str, AfterValidator(check_event), Field(examples=["response.#"])]
+Events = Annotated[list[Event], Field(min_length=1, max_length=MOST_EVENTS)]
+Headers = Annotated[dict[str, str], AfterValidator(check_headers)]
+TimeoutSeconds = Annotated[float, Field(ge=0.1, le=60, strict=True)]
+
+ALL_RESPONSES = ["response.#"]
+
+
+class Form(Shape):
+    """A body of administration: a field that it does not know is a mistake, and is told."""
+
+    model_config = ConfigDict(extra="forbid", validate_by_name=False)
+
+
+class Bot(BaseModel):
+    """Which bot answers, with that bot's own settings beside its type."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, JsonValue]
+
+    type: str = Field(min_length=1, max_length=64, examples=["echo"])
+
+
+class ChannelCreation(Form):
+    """A channel to be created; a verify token is generated where none is given."""
+
+    name: Name
+    bot: Bot
+    verify_token: VerifyToken | None = None
+
+
+class ChannelPatch(Form):
+    """Changes of a channel; what is absent stays."""
+
+    name: Annotated[Name | None, AfterValidator(_given)] = None
+    bot: Annotated[Bot | None, AfterValidator(_given)] = None
+    verify_token: Annotated[VerifyToken | None, AfterValidator(_given)] = None
+
+
+class WebhookCreation(Form):
+    """A webhook to be registered; without a verify token of its own it sends the channel's."""
+
+    url: Url
+    verify_token: VerifyToken | None = None
+    events: Events = Field(default_factory=lambda: list(ALL_RESPONSES))
+    headers: Headers = Field(default_factory=dict)
+    timeout_seconds: TimeoutSeconds | None = None
+    enabled: Annotated[bool, Field(strict=True)] = True
+
+
+class WebhookPatch(Form):
+    """Changes of a webhook; what is absent stays, null brings back the default."""
+
+    url: Annotated[Url | None, AfterValidator(_given)] = None
+    verify_token: VerifyToken | None = None
+    events: Events | None = None
+    headers: Headers | None = None
+    timeout_seconds: TimeoutSeconds | None = None
+    enabled: Annotated[Annotated[bool, Field(strict=True)] | None, AfterValidator(_given)] = None

@@ -1,0 +1,130 @@
+"""The two doors by which users' messages come in over HTTP."""
+
+from typing import Annotated
+
+from aiohttp import web
+from aiohttp_pydantic.oas.typing import r200
+from pydantic import Field
+
+from broker.api.auth import known_door, require_channel, same
+from broker.api.endpoint import Endpoint, answer
+from broker.api.limits import Allowance
+from broker.api.parts import DOORS, RATE_LIMIT
+from broker.api.problems import Problem, unauthorized
+from broker.api.schemas import Accepted
+from broker.ids import message_id, new_message_id
+from broker.models.acceptance import accept, accept_legacy
+from broker.models.inbound import ChannelId, LegacyMessageRequest, MessageRequest
+from broker.models.records import UserMessage
+from broker.partitions import conversation_key, partition_of
+from broker.port import Broker, Envelope
+from broker.topology import INBOUND, inbound_key
+from broker.trace import traceparent_of
+
+#: 1 to 255 visible ASCII characters, chosen by the sender.
+IdempotencyKey = Annotated[
+    str,
+    Field(
+        pattern=r"^[\x21-\x7e]{1,255}$",
+        description="Makes a repeat safe: the same key on the same channel is one message, answered alike.",
+    ),
+]
+
+EVENT_RECEIVED = "EVENT_RECEIVED"
+#: Where a request keeps what is left to its channel, for the headers of whatever is answered.
+ALLOWANCE: web.RequestKey[Allowance] = web.RequestKey("allowance", Allowance)
+
+
+class Messages(Endpoint):
+    """The current form."""
+
+    async def admit(self) -> None:
+        """Ask for the channel's access token, then keep to its rate."""
+        channel_id = self.request.match_info["channel_id"]
+        await require_channel(self.request, self.request.app[DOORS], channel_id)
+        keep_to_rate(self.request, channel_id)
+
+    async def post(
+        self,
+        channel_id: ChannelId,
+        /,
+        body: MessageRequest,
+        *,
+        idempotency_key: IdempotencyKey | None = None,
+    ) -> r200[Accepted]:
+        """Take in a user's message.
+
+        Answered once the message is safely on the queue. The bot's answer comes to the channel's webhooks.
+
+        Tags: messages
+        Security: channel
+        Status Codes:
+            200: The message is on the queue.
+        """
+        message = accept(
+            body,
+            channel_id=channel_id,
+            message_id=message_id(channel_id, idempotency_key) if idempotency_key else new_message_id(),
+            traceparent=traceparent_of(self.request.headers.get("traceparent")),
+        )
+        await enqueue(self.parts.broker, message, self.parts.settings.partitions)
+        return answer(Accepted(message=EVENT_RECEIVED, id=message.id))
+
+
+class LegacyMessages(Endpoint):
+    """The older form, whose proof is the verify token in its body."""
+
+    async def admit(self) -> None:
+        """Ask for a channel that exists."""
+        await known_door(self.request.app[DOORS], self.request.match_info["channel_id"])
+
+    async def post(self, channel_id: ChannelId, /, body: LegacyMessageRequest) -> r200:
+        """Take in a user's message in the older form.
+
+        The verify token in the body is the proof; the answer is the plain text EVENT_RECEIVED.
+
+        Tags: messages
+        Status Codes:
+            200: The message is on the queue.
+        """
+        door = await known_door(self.request.app[DOORS], channel_id)
+        if not same(body.verify_token, door.channel.verify_token):
+            raise unauthorized("The verifyToken is not this channel's.")
+        keep_to_rate(self.request, channel_id)
+        message = accept_legacy(
+            body,
+            channel_id=channel_id,
+            message_id=new_message_id(),
+            traceparent=traceparent_of(self.request.headers.get("traceparent")),
+        )
+        await enqueue(self.parts.broker, message, self.parts.settings.partitions)
+        return web.Response(text=EVENT_RECEIVED)
+
+
+async def enqueue(broker: Broker, message: UserMessage, partitions: int) -> None:
+    """Publish a message to its partition; it is durable when this returns. Raises BrokerUnavailable."""
+    key = conversation_key(message.channel_id, message.user.id)
+    routing_key = inbound_key(message.channel_id, partition_of(key, partitions))
+    body = message.model_dump_json(exclude_none=True).encode()
+    await broker.publish(INBOUND, Envelope(message.id, body, routing_key))
+
+
+def keep_to_rate(request: web.Request, channel_id: str) -> None:
+    """Count a message of the channel; raises Problem 429 over its rate."""
+    allowance = request.app[RATE_LIMIT].take(channel_id)
+    if allowance is None:
+        return
+    request[ALLOWANCE] = allowance
+    if not allowance.allowed:
+        raise Problem(
+            429,
+            f"This channel may post {allowance.limit} messages a second; try again in the next one.",
+            headers={"Retry-After": "1"},
+        )
+
+
+async def show_rate(request: web.Request, response: web.StreamResponse) -> None:
+    """Write the rate limit headers on whatever a message is answered with."""
+    allowance = request.get(ALLOWANCE)
+    if allowance is not None:
+        response.headers.update(allowance.headers)

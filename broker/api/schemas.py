@@ -1,0 +1,151 @@
+"""What administration and health show, camelCase in JSON."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+from broker.registry import records
+from broker.registry.records import JsonObject
+
+
+class Shape(BaseModel):
+    """A JSON object of the API."""
+
+    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, validate_by_alias=True)
+
+
+class Accepted(Shape):
+    """The message is on the queue, under this id."""
+
+    message: str
+    id: str
+
+
+class Channel(Shape):
+    """A chat channel by which a bot is reached."""
+
+    id: str
+    name: str
+    bot: JsonObject
+    verify_token: str
+    created_at: datetime
+
+    @classmethod
+    def of(cls, channel: records.Channel) -> "Channel":
+        """Show a channel, without its access token, of which only the hash is known."""
+        return cls(
+            id=channel.id,
+            name=channel.name,
+            bot=channel.bot,
+            verify_token=channel.verify_token,
+            created_at=channel.created_at,
+        )
+
+
+class CreatedChannel(Channel):
+    """A new channel, with its access token, which is shown only here."""
+
+    access_token: str
+
+
+class Webhook(Shape):
+    """A registered URL."""
+
+    id: str
+    channel_id: str
+    url: str
+    #: None where it sends the channel's.
+    verify_token: str | None
+    events: list[str]
+    headers: dict[str, str]
+    timeout_seconds: float | None
+    enabled: bool
+    disabled_reason: str | None
+    previous_secret_until: datetime | None
+    created_at: datetime
+
+    @classmethod
+    def of(cls, webhook: records.Webhook) -> "Webhook":
+        """Show a webhook, without its secrets."""
+        return cls(**_public(webhook))
+
+
+class CreatedWebhook(Webhook):
+    """A new webhook, with the secret that signs its deliveries, which is shown only here."""
+
+    secret: str
+
+    @classmethod
+    def of(cls, webhook: records.Webhook) -> "CreatedWebhook":
+        """Show a new webhook with its secret."""
+        return cls(secret=webhook.secret, **_public(webhook))
+
+
+def _public(webhook: records.Webhook) -> dict[str, Any]:
+    return {
+        "id": webhook.id,
+        "channel_id": webhook.channel_id,
+        "url": webhook.url,
+        "verify_token": webhook.verify_token,
+        "events": list(webhook.events),
+        "headers": dict(webhook.headers),
+        "timeout_seconds": webhook.timeout_s,
+        "enabled": webhook.enabled,
+        "disabled_reason": webhook.disabled_reason,
+        "previous_secret_until": webhook.previous_secret_until,
+        "created_at": webhook.created_at,
+    }
+
+
+class RotatedSecret(Shape):
+    """The new secret, shown only here; the old one signs too until then."""
+
+    secret: str
+    previous_secret_until: datetime | None
+
+
+class PingOutcome(Shape):
+    """What came of a test of a webhook."""
+
+    delivered: bool
+    status_code: int | None
+    error: str | None
+    detail: str
+    duration_ms: int
+    answer: str
+
+
+class Health(Shape):
+    """This process lives."""
+
+    status: Literal["ok"] = "ok"
+    version: str
+
+
+class Readiness(Shape):
+    """What this process needs, and whether it answers."""
+
+    status: Literal["ready"] = "ready"
+    checks: dict[str, str]
+
+
+class Listing(Shape):
+    """A page of a listing; `nextCursor` gets the one after it, and is null on the last."""
+
+    items: Sequence[Any]
+    next_cursor: str | None
+
+
+class ChannelList(Listing):
+    """Channels, newest first."""
+
+    items: Sequence[Channel]
+
+
+class WebhookList(Listing):
+    """Webhooks of a channel, newest first."""
+
+    items: Sequence[Webhook]

@@ -1,0 +1,183 @@
+"""Administration of webhooks."""
+
+from datetime import timedelta
+from typing import Annotated, Any
+
+from aiohttp import web
+from aiohttp_pydantic.oas.typing import r200, r201, r204
+from pydantic import Field
+
+from broker.api.endpoint import AdminEndpoint, answer
+from broker.api.forms import ALL_RESPONSES, WebhookCreation, WebhookPatch
+from broker.api.pages import DEFAULT_LIMIT, Cursor, Limit, answer_page
+from broker.api.problems import Problem, fault, not_found
+from broker.api.schemas import (
+    CreatedWebhook,
+    PingOutcome,
+    RotatedSecret,
+    Webhook,
+    WebhookList,
+)
+from broker.api.webhook_fields import refused_target
+from broker.models.inbound import ChannelId
+from broker.settings import Network
+
+WebhookId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+
+#: How long the old secret signs too after a rotation, so that a receiver changes over without a gap.
+OVERLAP = timedelta(hours=24)
+
+
+class ChannelWebhooksView(AdminEndpoint):
+    """The webhooks of a channel."""
+
+    async def get(
+        self, channel_id: ChannelId, /, limit: Limit = DEFAULT_LIMIT, cursor: Cursor | None = None
+    ) -> r200[WebhookList]:
+        """List a channel's webhooks, newest first.
+
+        Tags: webhooks
+        Security: admin
+        """
+        if await self.parts.channels.get(channel_id) is None:
+            raise not_found("channel")
+        return await answer_page(
+            WebhookList, cursor, self.parts.webhooks.page(channel_id, cursor, limit), Webhook.of
+        )
+
+    async def post(self, channel_id: ChannelId, /, body: WebhookCreation) -> r201[CreatedWebhook]:
+        """Register a webhook.
+
+        The secret, which signs deliveries as Standard Webhooks has it, is shown in this answer only.
+
+        Tags: webhooks
+        Security: admin
+        Status Codes:
+            201: The webhook, with its secret.
+        """
+        check_target(body.url, self.parts.allowed_networks)
+        webhook = await self.parts.webhooks.create(
+            channel_id,
+            url=body.url,
+            verify_token=body.verify_token,
+            events=body.events,
+            headers=body.headers,
+            timeout_s=body.timeout_seconds,
+            enabled=body.enabled,
+        )
+        if webhook is None:
+            raise not_found("channel")
+        location = {"Location": f"/v1/webhooks/{webhook.id}"}
+        return answer(CreatedWebhook.of(webhook), status=201, headers=location)
+
+
+class WebhookView(AdminEndpoint):
+    """One webhook."""
+
+    async def get(self, webhook_id: WebhookId, /) -> r200[Webhook]:
+        """Show a webhook, without its secret.
+
+        Tags: webhooks
+        Security: admin
+        """
+        webhook = await self.parts.webhooks.get(webhook_id)
+        if webhook is None:
+            raise not_found("webhook")
+        return answer(Webhook.of(webhook))
+
+    async def patch(self, webhook_id: WebhookId, /, body: WebhookPatch) -> r200[Webhook]:
+        """Change a webhook; what is absent stays, null brings back the default.
+
+        Enabling clears disabledReason.
+
+        Tags: webhooks
+        Security: admin
+        """
+        if body.url is not None:
+            check_target(body.url, self.parts.allowed_networks)
+        webhook = await self.parts.webhooks.update(webhook_id, changes_of(body))
+        if webhook is None:
+            raise not_found("webhook")
+        return answer(Webhook.of(webhook))
+
+    async def delete(self, webhook_id: WebhookId, /) -> r204:
+        """Delete a webhook; what waits for it is given up.
+
+        Tags: webhooks
+        Security: admin
+        Status Codes:
+            204: It is deleted.
+        """
+        if not await self.parts.webhooks.delete(webhook_id):
+            raise not_found("webhook")
+        return web.Response(status=204)
+
+
+class WebhookTestView(AdminEndpoint):
+    """Tests of a webhook."""
+
+    async def post(self, webhook_id: WebhookId, /) -> r200[PingOutcome]:
+        """Send a signed test event to a webhook now, and tell what came of it.
+
+        The event is a message object of type "event", which receivers do not show to users. A disabled
+        webhook is tested too, so that it can be tried before it is enabled.
+
+        Tags: webhooks
+        Security: admin
+        """
+        webhook = await self.parts.webhooks.get(webhook_id)
+        channel = await self.parts.channels.get(webhook.channel_id) if webhook is not None else None
+        if webhook is None or channel is None:
+            raise not_found("webhook")
+        if self.parts.ping is None:
+            raise Problem(501, "This process makes no deliveries; ask one that does.")
+        attempt = await self.parts.ping(channel, webhook)
+        return answer(
+            PingOutcome(
+                delivered=attempt.status_code is not None and 200 <= attempt.status_code < 300,
+                status_code=attempt.status_code,
+                error=attempt.error,
+                detail=attempt.detail,
+                duration_ms=attempt.duration_ms,
+                answer=attempt.answer,
+            )
+        )
+
+
+class WebhookSecretView(AdminEndpoint):
+    """The secret of a webhook."""
+
+    async def post(self, webhook_id: WebhookId, /) -> r200[RotatedSecret]:
+        """Give a webhook a new secret; the old one signs too for 24 hours.
+
+        Tags: webhooks
+        Security: admin
+        """
+        webhook = await self.parts.webhooks.rotate_secret(webhook_id, overlap=OVERLAP)
+        if webhook is None:
+            raise not_found("webhook")
+        return answer(
+            RotatedSecret(secret=webhook.secret, previous_secret_until=webhook.previous_secret_until)
+        )
+
+
+def check_target(url: str, allowed: tuple[Network, ...]) -> None:
+    """Return where deliveries may go to a URL, as far as it can be told now; raises Problem 422 otherwise."""
+    why = refused_target(url, allowed)
+    if why is not None:
+        raise Problem(
+            422,
+            "The body is not as it has to be; `errors` says where.",
+            errors=[fault("body", ("url",), why, "refused_address")],
+        )
+
+
+def changes_of(body: WebhookPatch) -> dict[str, Any]:
+    """Name what a patch changes, as the registry has it; null is the default of the field."""
+    changes: dict[str, Any] = body.model_dump(exclude_unset=True)
+    if "timeout_seconds" in changes:
+        changes["timeout_s"] = changes.pop("timeout_seconds")
+    for field, default in (("events", list(ALL_RESPONSES)), ("headers", {})):
+        if field in changes and changes[field] is None:
+            changes[field] = default
+    return changes

@@ -1,0 +1,148 @@
+"""The embedded broker's file: queue messages in SQLite, used from one thread."""
+
+import fcntl
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from pydantic_core import from_json, to_json
+
+from broker.errors import BrokerError, BrokerUnavailable, TopologyMismatch
+from broker.port import Envelope
+from broker.topology import Topology, inbound_queue, outbound_queue
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS message (
+    number INTEGER PRIMARY KEY,
+    queue TEXT NOT NULL,
+    id TEXT NOT NULL,
+    routing_key TEXT NOT NULL,
+    headers BLOB NOT NULL,
+    body BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS message_queue ON message (queue, number);
+CREATE TABLE IF NOT EXISTS deployment (partitions INTEGER NOT NULL);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one publish or some acknowledgements write: messages by their numbers, and numbers to delete."""
+
+    added: Sequence[tuple[int, str, Envelope]] = ()
+    done: Sequence[int] = ()
+
+
+class QueueFile:
+    """The file, opened for this process alone. Every method blocks: call them from one thread.
+
+    Raises BrokerError where another process has it or it is no such file, TopologyMismatch where messages
+    wait in another number of partitions than the topology's.
+    """
+
+    def __init__(self, path: Path, topology: Topology) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(path.with_name(path.name + ".lock"))
+        try:
+            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            # FULL, so that a publish that returned survives also the loss of power.
+            self._connection.execute("PRAGMA synchronous=FULL")
+            self._connection.executescript(_SCHEMA)
+            self._check_partitions(topology.partitions)
+        except sqlite3.Error as error:
+            self._lock.close()
+            raise BrokerError(f"The queues' file {path} cannot be used: {error}") from error
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def highest(self) -> int:
+        """Return the highest number in use; 0 for an empty file."""
+        (number,) = self._connection.execute("SELECT max(number) FROM message").fetchone()
+        return int(number or 0)
+
+    def apply(self, changes: Sequence[Change]) -> list[None]:
+        """Write many changes as one transaction, durable when it returns; raises BrokerUnavailable."""
+        connection = self._connection
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.executemany("INSERT INTO message VALUES (?, ?, ?, ?, ?, ?)", _rows(changes))
+            connection.executemany(
+                "DELETE FROM message WHERE number = ?",
+                ((number,) for change in changes for number in change.done),
+            )
+            connection.execute("COMMIT")
+        except BaseException as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error):
+                raise BrokerUnavailable(f"The queues' file cannot be written: {error}") from error
+            raise
+        return [None] * len(changes)
+
+    def check(self) -> None:
+        """Write a page, as a publish would; raises BrokerUnavailable where that fails."""
+        try:
+            self._connection.execute("UPDATE deployment SET partitions = partitions")
+        except sqlite3.Error as error:
+            raise BrokerUnavailable(f"The queues' file cannot be written: {error}") from error
+
+    def fetch(self, queue: str, after: int, limit: int) -> list[Envelope]:
+        """Return up to `limit` messages of a queue with numbers above `after`, in order."""
+        try:
+            rows = self._connection.execute(
+                "SELECT id, body, routing_key, headers, number FROM message"
+                " WHERE queue = ? AND number > ? ORDER BY number LIMIT ?",
+                (queue, after, limit),
+            )
+            return [
+                Envelope(id_, body, key, from_json(headers), tag) for id_, body, key, headers, tag in rows
+            ]
+        except sqlite3.Error as error:
+            raise BrokerUnavailable(f"The queues' file cannot be read: {error}") from error
+
+    def close(self) -> None:
+        """Close the file and let go of its lock."""
+        self._connection.close()
+        self._lock.close()
+
+    def _check_partitions(self, wanted: int) -> None:
+        row = self._connection.execute("SELECT partitions FROM deployment").fetchone()
+        if row is None:
+            self._connection.execute("INSERT INTO deployment VALUES (?)", (wanted,))
+            return
+        if row[0] == wanted:
+            return
+        waiting = self._connection.execute(
+            "SELECT count(*) FROM message WHERE queue GLOB ? OR queue GLOB ?",
+            (inbound_queue("p*"), outbound_queue("p*")),
+        ).fetchone()[0]
+        if waiting:
+            raise TopologyMismatch(
+                f"The queues were made with {row[0]} partitions, the settings say {wanted}, and {waiting} "
+                f"messages wait in them. Set POSTBOTE_PARTITIONS={row[0]} once more and let them drain first."
+            )
+        self._connection.execute("UPDATE deployment SET partitions = ?", (wanted,))
+
+
+def _rows(changes: Iterable[Change]) -> Iterable[tuple[int, str, str, str, bytes, bytes]]:
+    for change in changes:
+        for number, queue, envelope in change.added:
+            headers = to_json(dict(envelope.headers))
+            yield number, queue, envelope.id, envelope.routing_key, headers, envelope.body
+
+
+def _lock(path: Path) -> IO[bytes]:
+    # Held for the life of the process; the system lets go of it when the process dies, however it does.
+    file = path.open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise BrokerError(
+            f"Another `postbote run` uses {path.parent}: stop it, or set POSTBOTE_DATA_DIR to another folder."
+        ) from None
+    return file

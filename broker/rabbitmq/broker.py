@@ -1,0 +1,102 @@
+"""The broker port on RabbitMQ: two connections, one topology."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+from aiormq.abc import AbstractConnection
+from aiormq.exceptions import ChannelNotFoundEntity
+
+from broker.errors import TopologyMismatch
+from broker.port import Envelope, Subscription
+from broker.rabbitmq.declare import make_sure
+from broker.rabbitmq.link import TROUBLE, Link, backoff, describe
+from broker.rabbitmq.publisher import Publisher
+from broker.rabbitmq.subscription import RabbitSubscription
+from broker.topology import Topology
+
+log = structlog.get_logger()
+
+#: Seconds that the broker may take to begin serving a subscription.
+SUBSCRIBE_TIMEOUT_S = 10.0
+
+
+class RabbitBroker:
+    """Publishes and subscribes on one RabbitMQ, 3.10 to 4.x.
+
+    Publishing and consuming have a connection each: a memory or disk alarm blocks connections that publish,
+    and deliveries go on meanwhile.
+    """
+
+    def __init__(self, url: str, topology: Topology, publish_timeout_s: float = 5.0) -> None:
+        self._topology = topology
+        self._declaring = asyncio.Lock()
+        self._publishing = Link(url, "publishing", self._make_sure)
+        self._consuming = Link(url, "consuming", self._make_sure)
+        self._publisher = Publisher(self._publishing, publish_timeout_s)
+
+    async def start(self) -> None:
+        """Connect and make sure of the topology; waits for the broker as long as it takes.
+
+        Raises TopologyMismatch.
+        """
+        self._publishing.start()
+        self._consuming.start()
+        try:
+            await self._publishing.ready()
+            await self._consuming.ready()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def publish(self, exchange: str, envelope: Envelope) -> None:
+        """Publish, and return once that is confirmed. Raises BrokerUnavailable within the timeout."""
+        await self._publisher.publish(exchange, envelope)
+
+    @asynccontextmanager
+    async def subscribe(self, queue: str, prefetch: int) -> AsyncIterator[Subscription]:
+        """Hold a queue; entering goes on trying until the broker serves it. Raises TopologyMismatch."""
+        subscription = await self._hold(queue, prefetch)
+        try:
+            yield subscription
+        finally:
+            await subscription.close()
+
+    async def check(self) -> None:
+        """Return where the broker can take messages now; raises BrokerUnavailable otherwise."""
+        await self._publisher.check()
+
+    async def close(self) -> None:
+        """Close both connections; publishes that are on their way end with BrokerUnavailable."""
+        await self._publisher.close()
+        await asyncio.gather(self._publishing.close(), self._consuming.close())
+
+    async def _hold(self, queue: str, prefetch: int) -> RabbitSubscription:
+        failures = 0
+        while True:
+            connection = await self._consuming.ready()
+            try:
+                async with asyncio.timeout(SUBSCRIBE_TIMEOUT_S):
+                    return await RabbitSubscription.open(connection, queue, prefetch)
+            except ChannelNotFoundEntity:
+                await self._redeclare(connection)
+            except TROUBLE as error:
+                if failures == 0:
+                    log.warning("broker.subscribing_failed", queue=queue, reason=describe(error))
+            await asyncio.sleep(backoff(failures))
+            failures += 1
+
+    async def _redeclare(self, connection: AbstractConnection) -> None:
+        # Somebody deleted the queue while the connection stood; TopologyMismatch goes to the subscriber.
+        try:
+            await self._make_sure(connection)
+        except TopologyMismatch:
+            raise
+        except TROUBLE as error:
+            log.warning("broker.declaring_failed", reason=describe(error))
+
+    async def _make_sure(self, connection: AbstractConnection) -> None:
+        # One at a time: both connections come up together, and the second then finds all in place.
+        async with self._declaring:
+            await make_sure(connection, self._topology)

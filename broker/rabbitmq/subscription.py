@@ -1,0 +1,174 @@
+"""One subscriber's hold on a queue: an AMQP channel of its own, and the acknowledgements on it."""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Mapping, Sequence
+
+from aiormq import spec
+from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
+
+from broker.errors import SubscriptionLost
+from broker.port import Envelope, HeaderValue
+from broker.rabbitmq.link import CLOSE_TIMEOUT_S, TROUBLE, describe
+
+
+class RabbitSubscription:
+    """Takes from one queue on one AMQP channel, until that is closed by either side.
+
+    Delivery tags count up from 1 on each AMQP channel, so the oldest open tag tells what may be acknowledged
+    in one frame; whatever is settled beyond it goes singly, so that one slow message does not use up the
+    prefetch of the others.
+    """
+
+    def __init__(self, channel: AbstractChannel, queue: str) -> None:
+        self._channel = channel
+        self._queue = queue
+        #: Bounded by the prefetch: the broker sends no more than that unacknowledged.
+        self._arrived: deque[Envelope] = deque()
+        self._open: OrderedDict[int, None] = OrderedDict()
+        self._settled: list[int] = []
+        self._lost: str | None = None
+        self._wake = asyncio.Event()
+        self._due = asyncio.Event()
+        self._flushing = asyncio.Lock()
+        self._flusher = asyncio.create_task(self._flush_when_due(), name=f"acks-{queue}")
+        channel.closing.add_done_callback(self._on_closed)
+        channel.on_consumer_cancel_callbacks.add(self._on_cancelled)
+
+    @classmethod
+    async def open(cls, connection: AbstractConnection, queue: str, prefetch: int) -> "RabbitSubscription":
+        """Begin to consume. Raises what the client library raises where the broker refuses."""
+        channel = await connection.channel(publisher_confirms=False)
+        subscription = cls(channel, queue)
+        try:
+            await channel.basic_qos(prefetch_count=prefetch)
+            await channel.basic_consume(queue, subscription._on_message)
+        except BaseException:
+            await subscription.close()
+            raise
+        return subscription
+
+    async def receive(self) -> Sequence[Envelope]:
+        """Wait for messages and take all that are there. Raises SubscriptionLost."""
+        while True:
+            if self._lost is not None:
+                raise SubscriptionLost(f"The subscription to {self._queue} ended: {self._lost}")
+            if self._arrived:
+                taken = list(self._arrived)
+                self._arrived.clear()
+                return taken
+            self._wake.clear()
+            await self._wake.wait()
+
+    def ack(self, envelope: Envelope) -> None:
+        """Acknowledge one message, soon; dropped where the hold is lost, for then it comes again anyway."""
+        if self._lost is None and envelope.tag in self._open:
+            del self._open[envelope.tag]
+            self._settled.append(envelope.tag)
+            self._due.set()
+
+    async def flush(self) -> None:
+        """Wait until the acknowledgements so far are written to the connection."""
+        async with self._flushing:
+            settled, self._settled = self._settled, []
+            if not settled or self._lost is not None:
+                return
+            oldest_open = next(iter(self._open), None)
+            in_a_row = [tag for tag in settled if oldest_open is None or tag < oldest_open]
+            singly = [tag for tag in settled if oldest_open is not None and tag > oldest_open]
+            frames = [(tag, False) for tag in singly]
+            if in_a_row:
+                # The highest that is still outstanding: naming one already settled is an error to the broker.
+                frames.append((max(in_a_row), True))
+            try:
+                for tag, multiple in frames[:-1]:
+                    await self._channel.basic_ack(tag, multiple=multiple, wait=False)
+                tag, multiple = frames[-1]
+                await self._channel.basic_ack(tag, multiple=multiple)
+            except TROUBLE as error:
+                self._lose(describe(error))
+            except asyncio.CancelledError:
+                # The library's word for a connection that closed meanwhile, unless somebody stops us.
+                if (task := asyncio.current_task()) is not None and task.cancelling():
+                    raise
+                self._lose("the connection was closed")
+
+    async def close(self) -> None:
+        """Flush, then close the AMQP channel: what is unacknowledged goes back in order.
+
+        Not basic.cancel, after which the next subscriber would be served later messages first.
+        """
+        self._flusher.cancel()
+        await asyncio.wait({self._flusher})
+        farewell = asyncio.ensure_future(self._say_goodbye())
+        farewell.add_done_callback(lambda done: done.cancelled() or done.exception())
+        try:
+            await asyncio.wait({farewell}, timeout=CLOSE_TIMEOUT_S)
+        finally:
+            farewell.cancel()
+            self._lose("it was closed by this process")
+
+    async def _say_goodbye(self) -> None:
+        await self.flush()
+        await self._channel.close()
+
+    async def _flush_when_due(self) -> None:
+        while True:
+            await self._due.wait()
+            self._due.clear()
+            await self.flush()
+
+    async def _on_message(self, message: DeliveredMessage) -> None:
+        # Nothing is awaited here: the library runs these as tasks, which begin in the order of arrival.
+        if self._lost is None:
+            envelope = envelope_of(message)
+            self._open[envelope.tag] = None
+            self._arrived.append(envelope)
+            self._wake.set()
+
+    def _on_closed(self, closing: "asyncio.Future[object]") -> None:
+        self._lose(describe(None if closing.cancelled() else closing.exception()))
+
+    def _on_cancelled(self, _: spec.Basic.Cancel) -> None:
+        self._lose("the broker cancelled it; the queue may have been deleted, or have lost its leader")
+
+    def _lose(self, reason: str) -> None:
+        if self._lost is None:
+            self._lost = reason
+        self._arrived.clear()
+        self._open.clear()
+        self._settled.clear()
+        self._wake.set()
+
+
+def envelope_of(message: DeliveredMessage) -> Envelope:
+    """Read a message off the wire, also an odd one that an outside program published."""
+    delivery = message.delivery
+    assert isinstance(delivery, spec.Basic.Deliver)  # nothing else comes to a consumer
+    properties = message.header.properties
+    raw = properties.headers or {}
+    delivered_before = raw.get("x-delivery-count")
+    return Envelope(
+        id=_text(properties.message_id) or "",
+        body=message.body,
+        routing_key=_text(delivery.routing_key) or "",
+        headers=_plain(raw),
+        tag=delivery.delivery_tag or 0,
+        redelivered=bool(delivery.redelivered or delivered_before),
+    )
+
+
+def _plain(raw: Mapping[str, object]) -> Mapping[str, HeaderValue]:
+    plain: dict[str, HeaderValue] = {}
+    for name, value in raw.items():
+        if isinstance(value, bytes | bytearray):
+            plain[name] = value.decode("utf-8", "replace")
+        elif isinstance(value, str | int | bool):
+            plain[name] = value
+    return plain
+
+
+def _text(value: object) -> str | None:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value if isinstance(value, str) else None

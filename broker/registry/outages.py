@@ -1,0 +1,65 @@
+"""Outages: which errors of a database mean that trying again later is right, and which are mistakes."""
+
+import sqlite3
+from types import TracebackType
+
+from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from broker.errors import RegistryUnavailable
+
+#: PostgreSQL's classes of errors that mean "later" (its manual, appendix A): connection, resources, an
+#: operator's intervention (shutting down, starting up, cancelled), a deadlock or serialization failure, a
+#: refused login, an unknown database. An operator mends the last two, and no message is given up for them.
+_LATER = ("08", "53", "57", "40", "28", "3D")
+#: SQLite's, without their extended part: a lock, memory, the disk, the file. ERROR is a mistake in SQL.
+_SQLITE_LATER = frozenset({
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_INTERRUPT,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PROTOCOL,
+})  # fmt: skip
+
+
+class outages_told:  # noqa: N801 - read as part of a with statement
+    """Turns a database's absence into RegistryUnavailable, and leaves every other error as it is."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and is_outage(error):
+            raise RegistryUnavailable(
+                f"The database cannot be used at the moment: {_reason(error)}"
+            ) from error
+
+
+def is_outage(error: BaseException) -> bool:
+    """Tell whether an error means that the database is away or overloaded, and later is another time."""
+    if isinstance(error, PoolTimeout | OSError | TimeoutError):
+        return True
+    if isinstance(error, DBAPIError):
+        if error.connection_invalidated:
+            return True
+        if isinstance(error, InterfaceError) and "closed" in str(error.orig):
+            return True
+    # SQLAlchemy wraps what statements raise, and leaves as it is what connecting raises.
+    raised = error.orig if isinstance(error, DBAPIError) else error
+    state = getattr(raised, "sqlstate", None)
+    if isinstance(state, str):
+        return state.startswith(_LATER)
+    code = getattr(raised, "sqlite_errorcode", None)
+    return isinstance(code, int) and code & 0xFF in _SQLITE_LATER
+
+
+def _reason(error: BaseException) -> str:
+    raised = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    # SQLAlchemy's own wrapping puts a class name before the text.
+    words = str(raised.__cause__ or raised).strip() or "no answer in time"
+    return words.splitlines()[0]

@@ -1,0 +1,286 @@
+"""The two doors by which messages come in."""
+
+import gzip
+import json
+from typing import Any
+
+import pytest
+
+from broker.errors import BrokerUnavailable
+from broker.settings import Settings
+
+HELLO: dict[str, Any] = {"message": {"textMessage": {"text": "hello"}}, "user": {"id": "u1"}}
+
+
+async def test_a_message_is_on_its_queue_before_it_is_answered(api):
+    channel = await api.channel()
+    answer = await api.post(channel, HELLO)
+    assert answer.status == 200
+    body = await answer.json()
+    assert body["message"] == "EVENT_RECEIVED"
+    envelope, message = await api.queued(channel["id"], "u1")
+    assert envelope.id == message.id == body["id"]
+    assert message.channel_id == channel["id"]
+    assert message.user.id == "u1"
+    assert message.message.text_message is not None
+    assert message.message.text_message.text == "hello"
+    assert message.source == "http"
+    assert message.traceparent is not None
+
+
+async def test_unknown_fields_and_session_data_travel_unchanged(api):
+    channel = await api.channel()
+    body = {
+        "message": {"textMessage": {"text": "hi", "x": [1, None]}, "extra": True},
+        "user": {"id": "u/1", "vip": "ja"},
+        "sessionData": {"address.city": "Gent", "gone": None},
+    }
+    assert (await api.post(channel, body)).status == 200
+    envelope, _ = await api.queued(channel["id"], "u/1")
+    record = json.loads(envelope.body)
+    assert record["message"] == body["message"]
+    assert record["user"] == body["user"]
+    assert record["sessionData"] == body["sessionData"]
+
+
+async def test_the_trace_of_the_sender_goes_on(api):
+    channel = await api.channel()
+    given = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    await api.post(channel, HELLO, traceparent=given)
+    _, message = await api.queued(channel["id"], "u1")
+    assert message.traceparent == given
+
+
+async def test_an_idempotency_key_makes_a_repeat_the_same_message(api):
+    channel, other = await api.channel(), await api.channel()
+    ids = [
+        (await (await api.post(where, HELLO, Idempotency_Key=key)).json())["id"]
+        for where, key in (
+            (channel, "order-1"),
+            (channel, "order-1"),
+            (channel, "order-2"),
+            (other, "order-1"),
+        )
+    ]
+    assert ids[0] == ids[1]
+    assert len(set(ids)) == 3
+
+
+@pytest.mark.parametrize("key", ["", "a b", "x" * 256, "käse"])
+async def test_an_idempotency_key_that_is_none_is_refused(api, key):
+    channel = await api.channel()
+    answer = await api.post(channel, HELLO, Idempotency_Key=key)
+    assert answer.status == 400
+    assert (await answer.json())["errors"][0]["in"] == "headers"
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        None,
+        "Bearer wrong",
+        "Bearer",
+        "Basic {token}",
+        "{token}",
+        "Bearer {token}x",
+        "Bearer \udcff",
+        "Bearer admin-secret",
+    ],
+)
+async def test_only_the_channels_own_token_opens_it(api, authorization):
+    channel = await api.channel()
+    headers = (
+        {} if authorization is None else {"Authorization": authorization.format(token=channel["accessToken"])}
+    )
+    answer = await api.http.post(
+        f"/v1/channels/webhook/{channel['id']}/messages", data=b"not even JSON", headers=headers
+    )
+    assert answer.status == 401
+    assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+    assert answer.content_type == "application/problem+json"
+
+
+async def test_the_token_of_another_channel_does_not_open_it(api):
+    channel, other = await api.channel(), await api.channel()
+    assert (await api.post({**channel, "accessToken": other["accessToken"]}, HELLO)).status == 401
+
+
+@pytest.mark.parametrize("channel_id", ["nobody", "%00", "a%2Fb", "%FF", "x" * 65, "ch_%C3%A9"])
+async def test_an_unknown_channel_is_not_found(api, channel_id):
+    for path in (f"/v1/channels/webhook/{channel_id}/messages", f"/api/webhookMessage/{channel_id}"):
+        answer = await api.http.post(path, json=HELLO, headers={"Authorization": "Bearer x"})
+        assert answer.status == 404
+        assert (await answer.json())["status"] == 404
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b'{"a": NaN}',
+        b'{"a": "\\ud800"}',
+        b"[" * 5000,
+        b'{"a": ' + b"9" * 5000 + b"}",
+        b"\xef\xbb\xbf{}",
+    ],
+)
+async def test_what_is_no_json_is_400(api, body):
+    channel = await api.channel()
+    answer = await api.http.post(
+        f"/v1/channels/webhook/{channel['id']}/messages",
+        data=body,
+        headers={"Authorization": f"Bearer {channel['accessToken']}", "Content-Type": "application/json"},
+    )
+    assert answer.status == 400
+    assert "not JSON" in (await answer.json())["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "where"),
+    [
+        ([], []),
+        ({}, ["message"]),
+        ({"message": {}, "user": {"id": "u"}}, ["message"]),
+        ({"message": {"textMessage": {"text": 1}}, "user": {"id": "u"}}, ["message", "textMessage", "text"]),
+        ({"message": {"textMessage": {"text": "x"}}, "user": {"id": ""}}, ["user", "id"]),
+        ({"message": {"textMessage": {"text": "x"}}, "user": {"id": "a\x00b"}}, ["user", "id"]),
+        ({"message": {"textMessage": {"text": "x"}}}, []),
+    ],
+)
+async def test_a_body_that_is_no_message_says_where(api, body, where):
+    channel = await api.channel()
+    answer = await api.post(channel, body)
+    assert answer.status == 422
+    problem = await answer.json()
+    assert problem["title"] == "Unprocessable Entity"
+    assert where in [error["loc"] for error in problem["errors"]]
+    assert {"in", "loc", "msg", "type"} == set(problem["errors"][0])
+
+
+@pytest.mark.parametrize(
+    ("content_type", "status"),
+    [
+        ("application/json; charset=utf-8", 200),
+        ("application/cloudevents+json", 200),
+        ("text/plain", 415),
+        ("x", 415),
+    ],
+)
+async def test_only_json_is_taken(api, content_type, status):
+    channel = await api.channel()
+    answer = await api.http.post(
+        f"/v1/channels/webhook/{channel['id']}/messages",
+        data=json.dumps(HELLO).encode(),
+        headers={"Authorization": f"Bearer {channel['accessToken']}", "Content-Type": content_type},
+    )
+    assert answer.status == status
+
+
+async def test_a_missing_content_type_is_taken_for_json(api):
+    channel = await api.channel()
+    answer = await api.http.post(
+        f"/v1/channels/webhook/{channel['id']}/messages",
+        data=json.dumps(HELLO).encode(),
+        headers={"Authorization": f"Bearer {channel['accessToken']}"},
+        skip_auto_headers=["Content-Type"],
+    )
+    assert answer.status == 200
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+async def test_a_body_that_is_too_large_is_413(api, compressed):
+    channel = await api.channel()
+    body = json.dumps({**HELLO, "sessionData": {"x": "y" * 256 * 1024}}).encode()
+    encoding = {"Content-Encoding": "gzip"} if compressed else {}
+    answer = await api.http.post(
+        f"/v1/channels/webhook/{channel['id']}/messages",
+        data=gzip.compress(body) if compressed else body,
+        headers={
+            "Authorization": f"Bearer {channel['accessToken']}",
+            "Content-Type": "application/json",
+            **encoding,
+        },
+    )
+    assert answer.status == 413
+    assert answer.content_type == "application/problem+json"
+
+
+async def test_a_body_whose_compression_is_broken_is_400(api, caplog):
+    channel = await api.channel()
+    answer = await api.http.post(
+        f"/v1/channels/webhook/{channel['id']}/messages",
+        data=b"this is not gzip",
+        headers={
+            "Authorization": f"Bearer {channel['accessToken']}",
+            "Content-Type": "application/json",
+            "Content-Encoding": "gzip",
+        },
+    )
+    assert answer.status == 400
+    assert answer.headers["Connection"] == "close"
+    assert not caplog.records
+    assert (await api.post(channel, HELLO)).status == 200
+
+
+async def test_the_older_form_is_taken_with_its_verify_token(api):
+    channel = await api.channel(verifyToken="pssst")
+    body = {"text": "hello", "sender": {"id": "u1"}, "verifyToken": "pssst", "locale": "nl"}
+    answer = await api.http.post(f"/api/webhookMessage/{channel['id']}", json=body)
+    assert answer.status == 200
+    assert answer.content_type == "text/plain"
+    assert await answer.text() == "EVENT_RECEIVED"
+    _, message = await api.queued(channel["id"], "u1")
+    assert message.source == "legacy"
+    assert message.user.preferred_language == "nl"
+
+
+@pytest.mark.parametrize("token", ["wrong", "", "pssst ", "ПССТ"])
+async def test_the_older_form_with_another_verify_token_is_401(api, token):
+    channel = await api.channel(verifyToken="pssst")
+    body = {"text": "hello", "sender": {"id": "u1"}, "verifyToken": token}
+    assert (await api.http.post(f"/api/webhookMessage/{channel['id']}", json=body)).status == 401
+
+
+class BrokenBroker:
+    """A broker that is away."""
+
+    async def publish(self, exchange: str, envelope: object) -> None:
+        raise BrokerUnavailable("connection refused at amqp://user:secret@10.0.0.1")
+
+
+async def test_with_the_broker_away_the_sender_is_asked_to_come_again(serve):
+    api = await serve(broker=BrokenBroker())
+    channel = await api.channel()
+    answer = await api.post(channel, HELLO)
+    assert answer.status == 503
+    assert answer.headers["Retry-After"] == "1"
+    assert "secret" not in await answer.text()
+
+
+async def test_over_its_rate_a_channel_is_asked_to_wait_and_another_is_not(serve, parts):
+    api = await serve(settings=Settings(data_dir=parts.settings.data_dir, partitions=2, rate_limit=1))
+    channel, other = await api.channel(), await api.channel()
+    answers = [await api.post(channel, HELLO) for _ in range(50)]
+    assert {answer.status for answer in answers} == {200, 429}
+    refused = next(answer for answer in answers if answer.status == 429)
+    assert refused.headers["Retry-After"] == "1"
+    assert refused.headers["x-ratelimit-remaining"] == "0"
+    assert refused.content_type == "application/problem+json"
+    assert all(answer.headers["x-ratelimit-limit"] == "1" for answer in answers)
+    assert (await api.post(other, HELLO)).status == 200
+
+
+async def test_a_message_that_is_refused_shows_the_rate_too(serve, parts):
+    api = await serve(settings=Settings(data_dir=parts.settings.data_dir, partitions=2, rate_limit=1_000))
+    channel = await api.channel()
+    answer = await api.post(channel, {})
+    assert answer.status == 422
+    assert int(answer.headers["x-ratelimit-remaining"]) < 1_000
+    assert answer.headers["x-ratelimit-reset"].isdigit()
+
+
+async def test_without_a_limit_there_are_no_headers_of_it(api):
+    channel = await api.channel()
+    assert "x-ratelimit-limit" not in (await api.post(channel, HELLO)).headers

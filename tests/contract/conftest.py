@@ -1,0 +1,95 @@
+"""Every adapter of the broker port, each on a place of its own where nothing is queued yet."""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from servers.postgres import engine_answers
+from servers.rabbitmq import Node, clean, container_node, find_scripts, program_node
+
+from broker.embedded.broker import EmbeddedBroker
+from broker.port import Broker
+from broker.rabbitmq.broker import RabbitBroker
+from broker.topology import Topology
+
+
+def _adapters() -> list[str]:
+    # RabbitMQ 3.10 (Debian's program) and 4 (the container) differ where it matters to us: both, if possible.
+    adapters = ["embedded"]
+    if os.environ.get("POSTBOTE_TEST_AMQP_URL"):
+        return [*adapters, "rabbitmq"]
+    if engine_answers():
+        adapters.append("rabbitmq4")
+        try:
+            find_scripts()
+        except RuntimeError:
+            return adapters
+    return [*adapters, "rabbitmq"]
+
+
+class MakeBroker:
+    """Makes brokers on one place, so that a second one finds what the first one left."""
+
+    def __init__(self, place: str | Path, publish_timeout_s: float = 5.0) -> None:
+        self._place = place
+        self._publish_timeout_s = publish_timeout_s
+        self._made: list[Broker] = []
+
+    async def __call__(self, partitions: int = 4) -> Broker:
+        """Make and start a broker."""
+        topology = Topology(partitions)
+        made: Broker
+        if isinstance(self._place, Path):
+            made = EmbeddedBroker(self._place, topology)
+        else:
+            made = RabbitBroker(self._place, topology, self._publish_timeout_s)
+        await made.start()
+        self._made.append(made)
+        return made
+
+    async def close(self) -> None:
+        """Close them all."""
+        for made in self._made:
+            await made.close()
+
+
+@pytest.fixture(scope="session")
+def installed_node() -> Iterator[Node]:
+    """Provide the node that `rabbitmq` names: the one that is set, else the machine's own program."""
+    if os.environ.get("POSTBOTE_TEST_AMQP_URL"):
+        from servers.rabbitmq import rabbitmq_node
+
+        with rabbitmq_node() as node:
+            yield node
+    else:
+        with program_node() as private:
+            yield private
+
+
+@pytest.fixture(scope="session")
+def container_of_4() -> Iterator[Node]:
+    """Provide a node of RabbitMQ 4 in a container."""
+    with container_node() as node:
+        yield node
+
+
+@pytest.fixture(params=_adapters())
+async def make_broker(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[MakeBroker]:
+    """Provide what makes brokers, on each adapter in turn."""
+    place: str | Path = tmp_path / "queues.db"
+    if request.param != "embedded":
+        node: Node = request.getfixturevalue(
+            "container_of_4" if request.param == "rabbitmq4" else "installed_node"
+        )
+        await clean(node.url)
+        place = node.url
+    maker = MakeBroker(place)
+    yield maker
+    await maker.close()
+
+
+@pytest.fixture
+async def broker(make_broker: MakeBroker) -> Broker:
+    """Provide a started broker, on each adapter in turn."""
+    return await make_broker()

@@ -1,0 +1,239 @@
+"""Channels and webhooks are read as they were written, and every change raises the channel's revision."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import func, select
+
+from broker.ids import token_hash
+from broker.models.records import now
+from broker.registry.channels import Channels
+from broker.registry.conversations import Conversations, NewTurn
+from broker.registry.database import Database
+from broker.registry.records import Channel, Conversation, Turn, Webhook
+from broker.registry.tables import conversations, tokens, turns, webhooks
+from broker.registry.webhooks import Webhooks
+
+HOSTILE = "a\x00b 🐘 \u202eשלום\ud800 " + "long" * 5000
+#: What becomes of it, on both databases: PostgreSQL keeps no U+0000, and UTF-8 has no lone surrogates.
+KEPT = HOSTILE.replace("\x00", "\ufffd").replace("\ud800", "\ufffd")
+
+
+async def test_a_channel_is_read_as_it_was_created(database: Database) -> None:
+    store = Channels(database)
+    before = now()
+    channel, token = await store.create("Parcels", {"type": "echo", "prefix": "a\x00b 🐘"}, "v3rify")
+    assert (channel.name, channel.bot["prefix"], channel.verify_token) == ("Parcels", "a\x00b 🐘", "v3rify")
+    assert before <= channel.created_at <= now()
+    assert await store.get(channel.id) == channel
+    door = await store.door(channel.id)
+    assert door is not None
+    assert (door.channel, door.token_hashes) == (channel, frozenset({token_hash(token)}))
+
+
+async def test_tokens_that_were_not_given_are_made_and_differ(database: Database) -> None:
+    store = Channels(database)
+    (one, token), (other, other_token) = await store.create("a", {}), await store.create("a", {})
+    assert len({one.id, other.id, one.verify_token, other.verify_token, token, other_token}) == 6
+
+
+async def test_a_channel_may_be_given_its_id_and_token(database: Database) -> None:
+    channel, token = await Channels(database).create("demo", {}, channel_id="demo", access_token="known")
+    assert (channel.id, token) == ("demo", "known")
+
+
+@pytest.mark.parametrize("channel_id", ["none", "", "a\x00", "\ud800", "x" * 5000])
+async def test_what_is_not_there_is_none(database: Database, channel_id: str) -> None:
+    channels, hooks = Channels(database), Webhooks(database)
+    assert await channels.get(channel_id) is None
+    assert await channels.door(channel_id) is None
+    assert await channels.update(channel_id, name="b") is None
+    assert not await channels.delete(channel_id)
+    assert await hooks.create(channel_id, url="https://example.com") is None
+    assert await hooks.get(channel_id) is None
+    assert await hooks.update(channel_id, {"url": "https://example.com"}) is None
+    assert await hooks.rotate_secret(channel_id, overlap=timedelta(hours=1)) is None
+    assert not await hooks.delete(channel_id)
+    assert await hooks.of_channel(channel_id) is None
+    assert (await hooks.page(channel_id, None, 10)).items == []
+
+
+async def test_an_update_changes_what_it_names_and_no_more(database: Database) -> None:
+    store = Channels(database)
+    channel, _ = await store.create("a", {"type": "echo"}, "v")
+    renamed = await store.update(channel.id, name=HOSTILE)
+    assert renamed == Channel(channel.id, KEPT, {"type": "echo"}, "v", 2, channel.created_at)
+    changed = await store.update(channel.id, bot={}, verify_token="w")
+    assert changed == Channel(channel.id, KEPT, {}, "w", 3, channel.created_at)
+    assert await store.get(channel.id) == changed
+
+
+async def test_channels_are_listed_newest_first_page_by_page(database: Database) -> None:
+    store = Channels(database)
+    made = [(await store.create(f"channel {n}", {}))[0] for n in range(7)]
+    found, cursor = [], None
+    for expected in (3, 3, 1):
+        page = await store.page(cursor, 3)
+        assert len(page.items) == expected
+        found += page.items
+        cursor = page.next_cursor
+    assert cursor is None
+    # Two that were made in the same microsecond come in the order of their ids.
+    assert found == sorted(made, key=lambda each: (each.created_at, each.id), reverse=True)
+    with pytest.raises(ValueError, match="cursor"):
+        await store.page("rubbish", 3)
+
+
+async def revision(database: Database, channel_id: str) -> int:
+    channel = await Channels(database).get(channel_id)
+    assert channel is not None
+    return channel.revision
+
+
+async def test_a_webhook_is_read_as_it_was_created(database: Database) -> None:
+    store = Webhooks(database)
+    channel, _ = await Channels(database).create("a", {})
+    plain = await store.create(channel.id, url="https://example.com/a")
+    assert plain is not None
+    assert (plain.events, plain.headers, plain.enabled) == (["response.#"], {}, True)
+    assert (plain.verify_token, plain.timeout_s, plain.previous_secret) == (None, None, None)
+    full = await store.create(
+        channel.id,
+        url="https://example.com/ü",
+        verify_token=HOSTILE,
+        events=["response.*.text.#", "delivery.#"],
+        headers={"X-Key": "🐘"},
+        timeout_s=2.5,
+    )
+    assert full is not None
+    assert (full.url, full.verify_token) == ("https://example.com/ü", KEPT)
+    assert (full.events, full.headers) == (["response.*.text.#", "delivery.#"], {"X-Key": "🐘"})
+    assert full.timeout_s == 2.5
+    assert full.secret != plain.secret
+    assert full.secret.startswith("whsec_")
+    assert await store.get(full.id) == full
+    of_channel = await store.of_channel(channel.id)
+    assert of_channel is not None
+    assert sorted(of_channel.webhooks, key=lambda each: each.id) == sorted(
+        [plain, full], key=lambda each: each.id
+    )
+    assert of_channel.channel.revision == 3
+
+
+async def test_every_change_raises_the_revision(database: Database) -> None:
+    channels, store = Channels(database), Webhooks(database)
+    channel, _ = await channels.create("a", {})
+    other, _ = await channels.create("b", {})
+    assert await revision(database, channel.id) == 1
+    webhook = await store.create(channel.id, url="https://example.com")
+    assert webhook is not None
+    assert await revision(database, channel.id) == 2
+    await store.update(webhook.id, {"url": "https://example.com/b"})
+    assert await revision(database, channel.id) == 3
+    await store.update(webhook.id, {})
+    assert await revision(database, channel.id) == 4
+    await store.rotate_secret(webhook.id, overlap=timedelta(hours=1))
+    assert await revision(database, channel.id) == 5
+    await channels.update(channel.id, name="c")
+    assert await revision(database, channel.id) == 6
+    assert await store.delete(webhook.id)
+    assert await revision(database, channel.id) == 7
+    assert not await store.delete(webhook.id)
+    assert await revision(database, channel.id) == 7
+    assert await revision(database, other.id) == 1
+
+
+async def test_changes_at_the_same_time_each_raise_the_revision(database: Database) -> None:
+    store = Webhooks(database)
+    channel, _ = await Channels(database).create("a", {})
+    made = await asyncio.gather(
+        *(store.create(channel.id, url=f"https://example.com/{n}") for n in range(10))
+    )
+    both = [store.update(each.id, {"timeout_s": 1.0}) for each in made if each is not None]
+    await asyncio.gather(
+        *both, *(store.rotate_secret(each.id, overlap=timedelta(0)) for each in made if each)
+    )
+    assert await revision(database, channel.id) == 31
+
+
+async def test_an_update_of_a_webhook_changes_what_it_names(database: Database) -> None:
+    store = Webhooks(database)
+    channel, _ = await Channels(database).create("a", {})
+    webhook = await store.create(channel.id, url="https://example.com")
+    assert webhook is not None
+    disabled = await store.update(webhook.id, {"enabled": False, "disabled_reason": "410"})
+    assert disabled is not None
+    assert (disabled.enabled, disabled.disabled_reason, disabled.url) == (False, "410", webhook.url)
+    enabled = await store.update(webhook.id, {"enabled": True})
+    assert enabled == webhook
+
+
+async def test_the_old_secret_stays_for_a_while(database: Database) -> None:
+    store = Webhooks(database)
+    channel, _ = await Channels(database).create("a", {})
+    webhook = await store.create(channel.id, url="https://example.com")
+    assert webhook is not None
+    before = datetime.now(UTC)
+    rotated = await store.rotate_secret(webhook.id, overlap=timedelta(hours=24))
+    assert rotated is not None
+    assert rotated.previous_secret == webhook.secret != rotated.secret
+    assert rotated.previous_secret_until is not None
+    until = rotated.previous_secret_until - timedelta(hours=24)
+    assert before <= until <= datetime.now(UTC)
+    again = await store.rotate_secret(webhook.id, overlap=timedelta(hours=24))
+    assert again is not None
+    assert again.previous_secret == rotated.secret
+    assert await store.get(webhook.id) == again
+
+
+async def test_webhooks_are_listed_newest_first_page_by_page(database: Database) -> None:
+    store = Webhooks(database)
+    channel, _ = await Channels(database).create("a", {})
+    elsewhere, _ = await Channels(database).create("b", {})
+    await store.create(elsewhere.id, url="https://example.com/elsewhere")
+    made = [await store.create(channel.id, url=f"https://example.com/{n}") for n in range(5)]
+    expected = sorted(
+        (each for each in made if each), key=lambda each: (each.created_at, each.id), reverse=True
+    )
+    found: list[Webhook] = []
+    cursor = None
+    while len(found) < 5:
+        page = await store.page(channel.id, cursor, 2)
+        found += page.items
+        cursor = page.next_cursor
+    assert (found, cursor) == (expected, None)
+
+
+async def test_deleting_a_channel_deletes_what_is_its_own(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # More than one piece, so that all pieces are seen to go.
+    monkeypatch.setattr("broker.registry.channels.ROWS_A_PIECE", 3)
+    channels, hooks, talks = Channels(database), Webhooks(database), Conversations(database)
+    doomed, _ = await channels.create("a", {})
+    other, _ = await channels.create("b", {})
+    for channel in (doomed, other):
+        await hooks.create(channel.id, url="https://example.com")
+        written = await talks.commit([first_turn(channel.id, f"user-{n}") for n in range(7)])
+        assert all(written)
+    assert await channels.delete(doomed.id)
+    assert await channels.get(doomed.id) is None
+    assert await hooks.of_channel(doomed.id) is None
+    async with database.read() as connection:
+        for table, left in ((tokens, 1), (webhooks, 1), (conversations, 7), (turns, 7)):
+            rows = (
+                await connection.execute(
+                    select(table.c.channel_id, func.count()).group_by(table.c.channel_id)
+                )
+            ).all()
+            assert rows == [(other.id, left)]
+    assert not await channels.delete(doomed.id)
+
+
+def first_turn(channel_id: str, user_id: str) -> NewTurn:
+    key = f"{channel_id}/{user_id}"
+    return NewTurn(
+        Turn(f"m-{channel_id[-8:]}-{user_id}", key, channel_id, 1, {}, [], "answered", True, now()),
+        Conversation(key, channel_id, user_id, {}, 0, 1),
+    )

@@ -1,0 +1,279 @@
+"""Turns are written once, with their conversation or not at all, whoever else writes at the same time."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import event
+
+from broker.models.records import UserMessage, now
+from broker.registry.channels import Channels
+from broker.registry.conversations import Conversations, Loaded, NewTurn
+from broker.registry.database import Database
+from broker.registry.history import History
+from broker.registry.records import Conversation, Turn
+from broker.registry.webhooks import Webhooks
+
+CHANNEL = "ch_a"
+
+
+def message(user: str, *, channel_id: str = CHANNEL, message_id: str | None = None) -> UserMessage:
+    return UserMessage.model_validate(
+        {
+            "id": message_id or str(uuid4()),
+            "channelId": channel_id,
+            "user": {"id": user},
+            "message": {"textMessage": {"text": "hello"}},
+        }
+    )
+
+
+def answered(
+    asked: UserMessage, loaded: Loaded, *, count: int = 1, session: dict[str, Any] | None = None
+) -> NewTurn:
+    """Answer a message with `count` responses, from what was loaded of it."""
+    before = loaded.conversation
+    numbers = range(before.message_counter + 1, before.message_counter + count + 1)
+    return NewTurn(
+        Turn(
+            message_id=asked.id,
+            conversation_key=before.key,
+            channel_id=before.channel_id,
+            number=before.turns + 1,
+            message=asked.model_dump(mode="json"),
+            responses=[
+                {"messageCounter": number, "message": {"text": f"said {number}"}} for number in numbers
+            ],
+            outcome="answered",
+            published=False,
+            created_at=now(),
+        ),
+        replace(
+            before,
+            session=before.session if session is None else session,
+            message_counter=before.message_counter + count,
+            turns=before.turns + 1,
+        ),
+    )
+
+
+async def said(database: Database, user: str) -> list[int]:
+    """List the message counters of a conversation, as its history has them."""
+    responses = await History(database).responses_after(f"{CHANNEL}/{user}", 0, 10_000)
+    return [response["messageCounter"] for response in responses]
+
+
+async def test_what_is_not_there_loads_as_a_new_conversation(database: Database) -> None:
+    asked = message("u")
+    [loaded] = await Conversations(database).load([asked])
+    assert loaded == Loaded(None, Conversation(f"{CHANNEL}/u", CHANNEL, "u", {}, 0, 0), None)
+
+
+async def test_a_turn_is_loaded_as_it_was_written(database: Database) -> None:
+    store = Conversations(database)
+    channel, _ = await Channels(database).create("a", {"type": "echo"}, channel_id=CHANNEL)
+    asked, later = message("u"), message("u")
+    [loaded] = await store.load([asked])
+    new = answered(asked, loaded, count=2, session={"name": "Ada", "address": {"city": "Gent"}})
+    assert await store.commit([new]) == [True]
+    assert await store.load([asked, later]) == [
+        Loaded(channel, new.conversation, new.turn),
+        Loaded(channel, new.conversation, None),
+    ]
+    await store.mark_published([asked.id, "unknown"])
+    [loaded] = await store.load([asked])
+    assert loaded.turn == replace(new.turn, published=True)
+
+
+async def test_the_revision_that_is_loaded_knows_every_webhook(database: Database) -> None:
+    channel, _ = await Channels(database).create("a", {}, channel_id=CHANNEL)
+    await Webhooks(database).create(channel.id, url="https://example.com")
+    [loaded] = await Conversations(database).load([message("u")])
+    assert loaded.channel is not None
+    assert loaded.channel.revision == 2
+
+
+async def test_hostile_text_is_kept_exactly(database: Database) -> None:
+    store = Conversations(database)
+    user = "🐘\u202e" + "ü" * 254
+    asked = message(user)
+    hostile = {
+        "nul\x00key": "a\x00b",
+        "rtl": "\u202eשלום",
+        "emoji": "👩‍👩‍👧",
+        "quote": "'\"\\$1%s:x",
+        "long": "x" * 300_000,
+    }
+    numbers = {"big": 2**63 - 1, "small": -(2**63), "float": 0.1, "no": None, "yes": True}
+    [loaded] = await store.load([asked])
+    new = answered(asked, loaded, session={**hostile, **numbers, "list": [[], {}]})
+    new = replace(new, turn=replace(new.turn, responses=[{"messageCounter": 1, "message": hostile}]))
+    assert await store.commit([new]) == [True]
+    [loaded] = await store.load([asked])
+    assert (loaded.conversation, loaded.turn) == (new.conversation, new.turn)
+
+
+async def test_text_that_utf8_cannot_hold_spoils_no_batch(database: Database) -> None:
+    store = Conversations(database)
+    asked = [message("good"), message("bad")]
+    good, bad = (answered(each, loaded) for each, loaded in zip(asked, await store.load(asked), strict=True))
+    bad = replace(bad, conversation=replace(bad.conversation, session={"half": "an emoji: \ud83d"}))
+    assert await store.commit([good, bad]) == [True, True]
+    assert (await store.load([asked[1]]))[0].conversation.session == {"half": "an emoji: \ufffd"}
+
+
+async def test_a_conversation_that_moved_on_is_refused_and_the_others_are_written(database: Database) -> None:
+    store = Conversations(database)
+    asked = [message(user) for user in ("a", "b", "c")]
+    stale = await store.load(asked)
+    # Another worker answers b meanwhile.
+    other = message("b")
+    assert await store.commit([answered(other, stale[1])]) == [True]
+    news = [answered(each, loaded, session={"lost": True}) for each, loaded in zip(asked, stale, strict=True)]
+    assert await store.commit(news) == [True, False, True]
+    a, b, c = await store.load(asked)
+    assert (a.turn, b.turn, c.turn) == (news[0].turn, None, news[2].turn)
+    assert b.conversation.session == {}
+    assert (b.conversation.turns, b.conversation.message_counter) == (1, 1)
+    # With what it knows now, it is written.
+    assert await store.commit([answered(asked[1], b)]) == [True]
+    assert await said(database, "b") == [1, 2]
+
+
+async def test_a_message_has_one_turn(database: Database) -> None:
+    store = Conversations(database)
+    asked = message("u")
+    [loaded] = await store.load([asked])
+    first = answered(asked, loaded)
+    assert await store.commit([first]) == [True]
+    assert await store.commit([first]) == [False]
+    # Nor where the conversation is known as it is now.
+    [loaded] = await store.load([asked])
+    again = answered(asked, loaded, session={"again": True})
+    fine = message("v")
+    beside = answered(fine, (await store.load([fine]))[0])
+    assert await store.commit([again, beside]) == [False, True]
+    assert (await store.load([asked]))[0] == loaded
+    assert await said(database, "u") == [1]
+
+
+async def test_two_turns_of_one_conversation_in_one_batch(database: Database) -> None:
+    store = Conversations(database)
+    one, two = message("u"), message("u")
+    [loaded] = await store.load([one])
+    first = answered(one, loaded)
+    second = answered(two, replace(loaded, conversation=first.conversation))
+    assert await store.commit([first, second]) == [True, False]
+    assert await store.commit([first, second, second]) == [False, False, False]
+    assert await store.commit([second, second]) == [True, False]
+    assert await said(database, "u") == [1, 2]
+
+
+async def test_one_message_for_two_conversations_in_one_batch(database: Database) -> None:
+    store = Conversations(database)
+    asked = [message("a", message_id="same"), message("b", message_id="same")]
+    news = [answered(each, loaded) for each, loaded in zip(asked, await store.load(asked), strict=True)]
+    assert await store.commit(news) == [True, False]
+    assert (await said(database, "a"), await said(database, "b")) == ([1], [])
+
+
+async def test_a_conversation_that_was_deleted_does_not_come_back(database: Database) -> None:
+    store, channels = Conversations(database), Channels(database)
+    await channels.create("a", {}, channel_id=CHANNEL)
+    one, two = message("u"), message("u")
+    assert await store.commit([answered(one, (await store.load([one]))[0])]) == [True]
+    loaded = await store.load([two])
+    await channels.delete(CHANNEL)
+    assert await store.commit([answered(two, loaded[0])]) == [False]
+    assert await store.load([two]) == [
+        Loaded(None, Conversation(f"{CHANNEL}/u", CHANNEL, "u", {}, 0, 0), None)
+    ]
+
+
+async def test_nothing_is_a_batch_too(database: Database) -> None:
+    store = Conversations(database)
+    assert await store.load([]) == []
+    assert await store.commit([]) == []
+    await store.mark_published([])
+
+
+async def test_workers_that_compete_leave_no_gap_and_repeat_nothing(database_url: str) -> None:
+    # All believe to hold the partition: each answers every message, again where it was overtaken.
+    users = [f"u{n}" for n in range(12)]
+    asked = [message(user) for user in users for _ in range(8)]
+    databases = [Database(database_url) for _ in range(3)]
+    written = []
+
+    async def work(database: Database, turn_about: int) -> None:
+        store = Conversations(database)
+        waiting = asked[::turn_about]
+        while waiting:
+            batch = list({each.user.id: each for each in reversed(waiting)}.values())
+            loaded = await store.load(batch)
+            news = [
+                answered(each, known, count=1 + index % 3)
+                for index, (each, known) in enumerate(zip(batch, loaded, strict=True))
+                if known.turn is None
+            ]
+            done = await store.commit(news)
+            written.extend(new.turn.message_id for new, kept in zip(news, done, strict=True) if kept)
+            finished = {each.id for each, known in zip(batch, loaded, strict=True) if known.turn is not None}
+            waiting = [each for each in waiting if each.id not in finished]
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(work(each, turn) for each, turn in zip(databases, (1, -1, 1), strict=True)))
+    assert sorted(written) == sorted(each.id for each in asked)
+    for user in users:
+        counters = await said(databases[0], user)
+        assert counters == list(range(1, len(counters) + 1))
+        page = await History(databases[0]).turns(f"{CHANNEL}/{user}", None, 100)
+        assert [turn.number for turn in page.items] == list(range(8, 0, -1))
+        [known] = await Conversations(databases[0]).load([message(user)])
+        assert (known.conversation.turns, known.conversation.message_counter) == (8, len(counters))
+    for database in databases:
+        await database.close()
+
+
+@pytest.mark.parametrize("size", [1, 300])
+async def test_a_batch_costs_the_same_statements_whatever_its_size(database: Database, size: int) -> None:
+    statements: list[str] = []
+    event.listen(
+        database.engine.sync_engine,
+        "before_cursor_execute",
+        lambda *args: statements.append(args[2]),
+        named=False,
+    )
+    store = Conversations(database)
+    asked = [message(f"u{n}") for n in range(size)]
+    loaded = await store.load(asked)
+    for turn in range(2):
+        assert all(
+            await store.commit([answered(each, known) for each, known in zip(asked, loaded, strict=True)])
+        )
+        await store.mark_published([each.id for each in asked])
+        asked = [message(f"u{n}") for n in range(size)]
+        loaded = await store.load(asked)
+        assert [known.conversation.turns for known in loaded] == [turn + 1] * size
+    statements = [each for each in statements if not each.startswith("BEGIN")]
+    assert len(statements) == 3 + 2 * (2 + 1 + 3)
+    # One text for each, so that it is prepared once.
+    assert len(set(statements)) == 3 + 1 + 2 + 1
+
+
+async def test_a_commit_that_is_cancelled_leaves_the_store_usable(database: Database) -> None:
+    store = Conversations(database)
+    for round_number in range(5):
+        asked = [message(f"u{round_number}-{n}") for n in range(20)]
+        news = [answered(each, known) for each, known in zip(asked, await store.load(asked), strict=True)]
+        task = asyncio.create_task(store.commit(news))
+        for _ in range(round_number * 3):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task})
+        # Written whole or not at all; and to write it again does no harm.
+        known = await store.load(asked)
+        assert len({each.turn is None for each in known}) == 1
+        again = await store.commit(news)
+        assert again == [each.turn is None for each in known]
