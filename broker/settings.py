@@ -17,7 +17,9 @@ Seconds = Annotated[float, Field(gt=0, le=86_400)]
 class Settings(BaseSettings):
     """All settings of all processes; each is `POSTBOTE_` and its name in capitals."""
 
-    model_config = SettingsConfigDict(env_prefix="POSTBOTE_", frozen=True, extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix="POSTBOTE_", frozen=True, extra="ignore", env_ignore_empty=True
+    )
 
     #: Where the HTTP API listens. Loopback, so that nothing is public before someone decides it.
     host: str = "127.0.0.1"
@@ -64,7 +66,9 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _known_database(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not value.get_secret_value().startswith(("postgresql://", "postgres://", "sqlite:///")):
+        if value is not None and not value.get_secret_value().startswith(
+            ("postgresql://", "postgres://", "sqlite:///")
+        ):
             raise ValueError("must begin with postgresql:// or sqlite:///")
         return value
 

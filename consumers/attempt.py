@@ -8,7 +8,7 @@ import asyncio
 import socket
 import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -101,7 +101,8 @@ class Poster:
             if status_code is None:
                 error, detail = describe(failure)
         return Outcome(
-            Attempt(number, started_at, round(duration * 1000), status_code, error, detail, answer), retry_after
+            Attempt(number, started_at, round(duration * 1000), status_code, error, detail, answer),
+            retry_after,
         )
 
     def _open_socket(self, address: tuple[Any, ...]) -> socket.socket:
@@ -215,5 +216,3 @@ def ping(channel: Channel) -> BotResponse:
         kind="event",
         message={"type": "event", "name": "webhook.test"},
     )
-
-

@@ -140,5 +140,3 @@ class Drainer:
 def _settled(delivery: Delivery, status: str, reason: str | None) -> Delivery:
     response = None if status == "delivered" else delivery.response
     return replace(delivery, status=status, reason=reason, finished_at=now(), response=response)  # type: ignore[arg-type]
-
-

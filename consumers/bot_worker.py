@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import structlog
 from pydantic import ValidationError
 
+from broker.batching import Batcher
 from broker.errors import PostboteError
 from broker.models.records import BotResponse, UserMessage
 from broker.partitions import conversation_key, partition_of
@@ -22,7 +23,6 @@ from broker.port import Broker, Envelope, Subscription
 from broker.registry.conversations import Loaded, NewTurn
 from broker.registry.records import Channel, Turn
 from broker.topology import RESPONSES, response_key
-from broker.batching import Batcher
 from consumers.bots.protocol import Bot
 from consumers.dead_letters import bury
 from consumers.lanes import Lane, Lanes
@@ -169,7 +169,9 @@ class BotSession:
         for response in turn.responses:
             # One after the other: were two on their way at once and the first refused, the second would overtake it.
             envelope = response_envelope(BotResponse.model_validate(response), self._partitions)
-            await outlast(lambda envelope=envelope: self._broker.publish(RESPONSES, envelope), "bot.publishing")  # type: ignore[misc]
+            await outlast(
+                lambda envelope=envelope: self._broker.publish(RESPONSES, envelope), "bot.publishing"
+            )  # type: ignore[misc]
         if turn.responses:
             await self._turns.mark_published(turn.message_id)
 

@@ -11,6 +11,7 @@ import structlog
 from aiohttp import web
 
 from broker.api.app import Parts, make_app
+from broker.partitions import partition_word
 from broker.port import Broker, Subscription
 from broker.registry.backlog import Backlog
 from broker.registry.channels import Channels
@@ -23,7 +24,6 @@ from broker.registry.records import Attempt, Channel, Webhook
 from broker.registry.webhooks import Webhooks
 from broker.settings import Network, Settings
 from broker.topology import DEAD, MESSAGES, Topology, inbound_queue, outbound_queue
-from broker.partitions import partition_word
 from consumers.attempt import Poster, ping
 from consumers.backlog import Drainer
 from consumers.bot_worker import Bots, BotSession, Turns
@@ -104,6 +104,7 @@ async def serving_api(base: Base, admin_token: str, allowed: tuple[Network, ...]
                 dead_letters=DeadLetters(base.database),
                 ping=partial(send_ping, poster),
                 bot_types=BOT_TYPES,
+                allowed=allowed,
             )
         )
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=min(5.0, settings.shutdown_grace_s))
@@ -186,5 +187,3 @@ def _session(shared: Delivering, partition: int, subscription: Subscription) -> 
 
 async def _serve(base: Base, queue: str, open_session: Callable[[Subscription], Session]) -> None:
     await serve(base.broker, queue, base.settings.prefetch, open_session, base.stop)
-
-

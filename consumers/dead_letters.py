@@ -37,7 +37,13 @@ class DeadLetterStore(Protocol):
 
 
 async def bury(
-    broker: Broker, original: Envelope, *, stage: str, reason: str, detail: str = "", channel_id: str | None = None
+    broker: Broker,
+    original: Envelope,
+    *,
+    stage: str,
+    reason: str,
+    detail: str = "",
+    channel_id: str | None = None,
 ) -> None:
     """Put a message on the queue of dead letters; when this returns, the message may be acknowledged."""
     headers: dict[str, HeaderValue] = {

@@ -49,7 +49,9 @@ class DeliveryLog:
             self._waiting.popleft()
             self.lost += 1
             if self.lost in (1, 10, 100) or self.lost % 1000 == 0:
-                log.warning("delivery_log.rows_lost", lost=self.lost, why="the database has been away for too long")
+                log.warning(
+                    "delivery_log.rows_lost", lost=self.lost, why="the database has been away for too long"
+                )
         self._waiting.append(delivery)
         self._some.set()
 
@@ -73,7 +75,9 @@ class DeliveryLog:
             async with asyncio.timeout(within_s):
                 await self._write()
         if self._waiting:
-            log.warning("delivery_log.rows_lost", lost=self.lost + len(self._waiting), why="stopped before written")
+            log.warning(
+                "delivery_log.rows_lost", lost=self.lost + len(self._waiting), why="stopped before written"
+            )
 
     async def _write(self) -> None:
         while self._waiting:

@@ -268,5 +268,3 @@ def wants(webhook: Webhook, kind: str) -> bool:
     """Tell whether a webhook's filter lets responses of this kind through."""
     event = f"response.{kind}"
     return any(pattern == "response.#" or matches(pattern, event) for pattern in webhook.events)
-
-

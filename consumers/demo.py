@@ -64,7 +64,12 @@ def welcome(settings: Settings, address: str, demo: Demo | None, *, loopback_all
     rows: list[tuple[str, str]] = [("Listening on", address)]
     if settings.admin_token is None:
         rows.append(("Admin token", f"in {settings.data_dir / ADMIN_TOKEN_FILE}"))
-    rows.append(("Queues", "embedded, in " + str(settings.data_dir / "queues.db") if settings.embedded else "RabbitMQ"))
+    rows.append(
+        (
+            "Queues",
+            "embedded, in " + str(settings.data_dir / "queues.db") if settings.embedded else "RabbitMQ",
+        )
+    )
     rows.append(("Registry", str(settings.data_dir / "registry.db") if settings.sqlite else "PostgreSQL"))
     if loopback_allowed:
         rows.append(("Webhooks", "may reach this machine (127.0.0.0/8, ::1), since no servers are set"))
@@ -72,7 +77,9 @@ def welcome(settings: Settings, address: str, demo: Demo | None, *, loopback_all
         rows.append(("Demo channel", f"{CHANNEL}, token {demo.token}"))
         rows.append(("Demo webhook", f"{demo.receiver_url}, printed below"))
     console.print()
-    console.print(Text(" Postbote ", style="bold reverse"), Text("carries what bots say to webhooks, in order."))
+    console.print(
+        Text(" Postbote ", style="bold reverse"), Text("carries what bots say to webhooks, in order.")
+    )
     console.print()
     for name, value in rows:
         console.print(Text(f"  {name:<14}", style="bold"), Text(value), sep="")

@@ -67,7 +67,9 @@ class GiveUp:
 Decision = Delivered | TryAgain | GiveUp
 
 
-def decide(schedule: Schedule, answer: Answer, *, attempts: int, in_memory_s: float, chance: float) -> Decision:
+def decide(
+    schedule: Schedule, answer: Answer, *, attempts: int, in_memory_s: float, chance: float
+) -> Decision:
     """Say what follows the `attempts`-th attempt (from 1), which ended with `answer`.
 
     `in_memory_s` is how long the delivery has been in memory, and infinite where it is in the backlog already.

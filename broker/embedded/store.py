@@ -27,6 +27,10 @@ CREATE TABLE IF NOT EXISTS deployment (partitions INTEGER NOT NULL);
 """
 
 
+#: Number of the message that a check writes and deletes in one transaction; those in queues count from 1.
+_PROBE = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """What one publish or some acknowledgements write: messages by their numbers, and numbers to delete."""
@@ -84,11 +88,9 @@ class QueueFile:
         return [None] * len(changes)
 
     def check(self) -> None:
-        """Write a page, as a publish would; raises BrokerUnavailable where that fails."""
-        try:
-            self._connection.execute("UPDATE deployment SET partitions = partitions")
-        except sqlite3.Error as error:
-            raise BrokerUnavailable(f"The queues' file cannot be written: {error}") from error
+        """Write as a publish and its acknowledgement would; raises BrokerUnavailable where that fails."""
+        probe = Envelope("", b"\0" * 8192)
+        self.apply([Change(added=[(_PROBE, "", probe)], done=[_PROBE])])
 
     def fetch(self, queue: str, after: int, limit: int) -> list[Envelope]:
         """Return up to `limit` messages of a queue with numbers above `after`, in order."""

@@ -68,7 +68,10 @@ def _session_key(value: str) -> str:
 
 
 Identifier = Annotated[
-    str, BeforeValidator(_id_as_text), AfterValidator(_no_nul), StringConstraints(min_length=1, max_length=256)
+    str,
+    BeforeValidator(_id_as_text),
+    AfterValidator(_no_nul),
+    StringConstraints(min_length=1, max_length=256),
 ]
 ChannelId = Annotated[str, StringConstraints(pattern=CHANNEL_ID)]
 SessionKey = Annotated[str, AfterValidator(_session_key)]

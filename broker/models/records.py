@@ -5,7 +5,7 @@ a dead letter rather than guess.
 """
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -17,7 +17,11 @@ class Record(BaseModel):
     """A record on a queue: camelCase in JSON, frozen, strict about fields it does not know."""
 
     model_config = ConfigDict(
-        alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, serialize_by_alias=True, frozen=True
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+        frozen=True,
     )
 
 
@@ -36,7 +40,7 @@ class UserMessage(Record):
     message: InboundMessage
     session_data: dict[str, Any] = Field(default_factory=dict)
     source: Literal["http", "legacy", "amqp"] = "http"
-    received_at: Annotated[datetime, Field(default_factory=now)]
+    received_at: datetime = Field(default_factory=now)
     #: W3C Trace Context, made at the door where the sender brought none.
     traceparent: str | None = None
 
@@ -56,7 +60,7 @@ class BotResponse(Record):
     kind: str
     #: A message object of the wire contract, as the bot gave it; unknown fields pass through unchanged.
     message: dict[str, Any]
-    created_at: Annotated[datetime, Field(default_factory=now)]
+    created_at: datetime = Field(default_factory=now)
     #: The channel's revision when the bot answered: whoever delivers must know its webhooks at least so new.
     channel_revision: int = 0
     traceparent: str | None = None

@@ -113,10 +113,11 @@ class Publisher:
         """Return where publishing is possible now; raises BrokerUnavailable otherwise."""
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
-                if self._wire is None:
-                    async with self._turn:
-                        await self._open_wire()
-                await (await self._link.ready()).ready()
+                connection = await self._link.ready()
+                await connection.ready()
+                # A round trip: an open connection may be one to a machine that is gone.
+                channel = await connection.channel(publisher_confirms=False)
+                await channel.close()
         except TimeoutError:
             raise BrokerUnavailable(await self._hindrance()) from None
         except (TopologyMismatch, *TROUBLE) as error:

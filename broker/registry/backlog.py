@@ -143,7 +143,9 @@ class Backlog:
 
 
 def _is(webhook_id: str, conversation_key: str) -> ColumnElement[bool]:
-    return and_(backlog_lanes.c.webhook_id == webhook_id, backlog_lanes.c.conversation_key == conversation_key)
+    return and_(
+        backlog_lanes.c.webhook_id == webhook_id, backlog_lanes.c.conversation_key == conversation_key
+    )
 
 
 def _pending(webhook_id: str, conversation_key: str) -> ColumnElement[bool]:

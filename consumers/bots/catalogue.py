@@ -21,5 +21,7 @@ def make_bot(config: Mapping[str, Any]) -> Bot:
     """Return the bot that a channel's settings ask for; raises UnknownBot, naming those there are."""
     bot = BOTS.get(str(config.get("type")))
     if bot is None:
-        raise UnknownBot(f"there is no bot of type {config.get('type')!r}; there are {', '.join(sorted(BOTS))}")
+        raise UnknownBot(
+            f"there is no bot of type {config.get('type')!r}; there are {', '.join(sorted(BOTS))}"
+        )
     return bot

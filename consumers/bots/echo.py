@@ -1,6 +1,6 @@
 """The echo bot: says what it was told."""
 
-from broker.models.message_objects import text
+from broker.models.builders import text
 from broker.models.records import UserMessage
 from consumers.bots.protocol import Reply, Session
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from servers.postgres import engine_answers
-from servers.rabbitmq import Node, clean, container_node, find_scripts, program_node
+from servers.rabbitmq import NamedNode, Node, clean, container_node, find_scripts, program_node
 
 from broker.embedded.broker import EmbeddedBroker
 from broker.port import Broker
@@ -85,6 +85,30 @@ async def make_broker(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIt
         await clean(node.url)
         place = node.url
     maker = MakeBroker(place)
+    yield maker
+    await maker.close()
+
+
+def _nodes() -> list[str]:
+    return [adapter for adapter in _adapters() if adapter != "embedded"]
+
+
+@pytest.fixture(params=_nodes())
+async def node(request: pytest.FixtureRequest) -> Node:
+    """Provide each RabbitMQ in turn, with nothing of Postbote on it, for tests that do something to it."""
+    node: Node = request.getfixturevalue(
+        "container_of_4" if request.param == "rabbitmq4" else "installed_node"
+    )
+    if isinstance(node, NamedNode):
+        pytest.skip("POSTBOTE_TEST_AMQP_URL names a node that the tests do not control")
+    await clean(node.url)
+    return node
+
+
+@pytest.fixture
+async def make_rabbit(node: Node) -> AsyncIterator[MakeBroker]:
+    """Provide what makes brokers on a RabbitMQ, quick to give up on a confirm."""
+    maker = MakeBroker(node.url, publish_timeout_s=1.0)
     yield maker
     await maker.close()
 

@@ -109,7 +109,9 @@ def _container() -> Iterator[str]:
 @contextmanager
 def _programs() -> Iterator[str]:
     programs = _find_programs()
-    with tempfile.TemporaryDirectory(prefix="postbote-postgres-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(
+        prefix="postbote-postgres-", dir=_quick_folder(), ignore_cleanup_errors=True
+    ) as folder:
         data = Path(folder) / "data"
         data.mkdir()
         # The server refuses to run as root.
@@ -162,6 +164,14 @@ def _await_ready(server: "subprocess.Popen[bytes]", programs: Path, port: int, l
                 f"The PostgreSQL server did not start: {log.read_text(errors='replace')[-2000:]}"
             )
         time.sleep(0.05)
+
+
+def _quick_folder() -> str | None:
+    # In memory, where there is room, copying a database is several times as fast.
+    memory = Path("/dev/shm")
+    if memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 4 * 2**30:
+        return str(memory)
+    return None
 
 
 def _find_programs() -> Path:

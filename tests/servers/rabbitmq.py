@@ -65,6 +65,14 @@ class Node(Protocol):
         """End it without any warning."""
         ...
 
+    def pause(self) -> None:
+        """Make it stand still with its connections open, as a machine that swaps or a cut network does."""
+        ...
+
+    def resume(self) -> None:
+        """Let it go on after `pause`."""
+        ...
+
 
 @contextmanager
 def rabbitmq_node() -> Iterator[Node]:
@@ -106,6 +114,14 @@ class NamedNode:
         """Refuse, as `ctl` does."""
         self.ctl()
 
+    def pause(self) -> None:
+        """Refuse, as `ctl` does."""
+        self.ctl()
+
+    def resume(self) -> None:
+        """Refuse, as `ctl` does."""
+        self.ctl()
+
 
 class ContainerNode:
     """A node in a container of its own."""
@@ -135,6 +151,14 @@ class ContainerNode:
     def kill(self) -> None:
         """End the container by SIGKILL."""
         self._container.get_wrapped_container().kill()
+
+    def pause(self) -> None:
+        """Freeze the container."""
+        self._container.get_wrapped_container().pause()
+
+    def resume(self) -> None:
+        """Thaw the container."""
+        self._container.get_wrapped_container().unpause()
 
 
 @contextmanager
@@ -237,6 +261,16 @@ class ProgramNode:
     def kill(self) -> None:
         """End the server by SIGKILL."""
         self._end_server(signal.SIGKILL)
+
+    def pause(self) -> None:
+        """Stop the server's process where it stands."""
+        if self._server is not None:
+            self._server.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Continue the server's process."""
+        if self._server is not None:
+            self._server.send_signal(signal.SIGCONT)
 
     def end(self) -> None:
         """End the server and its port mapper; nothing in there is wanted any more."""

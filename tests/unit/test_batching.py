@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from broker.errors import RegistryUnavailable
 from broker.batching import Batcher
+from broker.errors import RegistryUnavailable
 
 
 async def test_what_comes_while_one_call_runs_makes_up_the_next() -> None:

@@ -33,7 +33,15 @@ def test_the_head_is_tried_from_memory_at_the_documented_waits() -> None:
 
 def test_the_tail_goes_through_the_backlog_for_a_day_and_then_the_message_is_kept_as_dead() -> None:
     decisions = [after(Answer(None), attempt, float("inf")) for attempt in range(5, LENGTH + 1)]
-    assert [d.wait_s for d in decisions if isinstance(d, TryAgain)] == [60, 300, 1800, 7200, 18_000, 36_000, 36_000]
+    assert [d.wait_s for d in decisions if isinstance(d, TryAgain)] == [
+        60,
+        300,
+        1800,
+        7200,
+        18_000,
+        36_000,
+        36_000,
+    ]
     assert after(Answer(None), LENGTH + 1) == GiveUp("12 attempts failed")
 
 
