@@ -10,6 +10,7 @@ What happens if the process dies
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
@@ -169,9 +170,7 @@ class BotSession:
         for response in turn.responses:
             # One after the other: were two on their way at once and the first refused, the second would overtake it.
             envelope = response_envelope(BotResponse.model_validate(response), self._partitions)
-            await outlast(
-                lambda envelope=envelope: self._broker.publish(RESPONSES, envelope), "bot.publishing"
-            )  # type: ignore[misc]
+            await outlast(partial(self._broker.publish, RESPONSES, envelope), "bot.publishing")
         if turn.responses:
             await self._turns.mark_published(turn.message_id)
 

@@ -110,7 +110,7 @@ def _odd(message: object) -> Text:
 
 
 def _link(url: object) -> Text:
-    return Text(plain(url), style="underline blue") if isinstance(url, str) else Text("(no URL)", style="dim")
+    return Text(plain(url), style="underline blue", overflow="fold") if isinstance(url, str) else Text("(no URL)", style="dim")
 
 
 def _mappings(values: object) -> Iterable[Mapping[str, Any]]:
@@ -153,11 +153,11 @@ def _described(element: Mapping[str, Any]) -> list[Text]:
     if element.get("subtitle") is not None:
         lines.append(Text(plain(element["subtitle"]), style="dim"))
     if element.get("image_url") is not None:
-        lines.append(Text("▣ ") + _link(element["image_url"]))
+        lines.append(Text("▣ ", overflow="fold") + _link(element["image_url"]))
     action = element.get("default_action")
     target = action.get("url") if isinstance(action, Mapping) else element.get("item_url")
     if target is not None:
-        lines.append(Text("↗ ") + _link(target))
+        lines.append(Text("↗ ", overflow="fold") + _link(target))
     return lines + _buttons(element.get("buttons"))
 
 

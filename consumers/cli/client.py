@@ -1,0 +1,137 @@
+"""The API as the command line calls it: one request, its JSON, and errors in words."""
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+
+from broker.errors import PostboteError
+from broker.settings import Settings
+from consumers.credentials import ADMIN_TOKEN_FILE, DEMO_TOKEN_FILE
+
+TIMEOUT_S = 30.0
+
+
+class CallFailed(PostboteError):
+    """The API did not do what was asked."""
+
+
+class Client:
+    """Calls the API of a running Postbote, as its administrator or as a channel's client."""
+
+    def __init__(self, session: aiohttp.ClientSession, settings: Settings) -> None:
+        self._session = session
+        self._settings = settings
+        self.base = base_url(settings)
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        token: str,
+        json: object = None,
+        params: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Call, and return the answer's JSON; raises CallFailed with what the API said."""
+        try:
+            async with self._session.request(
+                method,
+                self.base + path,
+                json=json,
+                params=params,
+                headers={"Authorization": f"Bearer {token}"},
+            ) as answer:
+                body = await answer.json(content_type=None) if answer.status != 204 else None
+                if answer.status < 400:
+                    return body
+                raise CallFailed(_problem(answer.status, body))
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise CallFailed(
+                f"Postbote does not answer at {self.base} ({error or type(error).__name__}). Start it with "
+                "`postbote run`, or set POSTBOTE_URL to where it listens."
+            ) from None
+
+    async def admin(self, method: str, path: str, json: object = None, **params: str | None) -> Any:
+        """Call as the administrator; parameters that are None are left out."""
+        given = {name: value for name, value in params.items() if value is not None}
+        return await self.call(method, path, token=admin_token(self._settings), json=json, params=given)
+
+    async def everything(self, path: str, **params: str | None) -> list[dict[str, Any]]:
+        """Read all pages of a listing."""
+        items: list[dict[str, Any]] = []
+        cursor: str | None = None
+        while True:
+            page = await self.admin("GET", path, cursor=cursor, limit="200", **params)
+            items += page["items"]
+            cursor = page["nextCursor"]
+            if cursor is None:
+                return items
+
+
+@asynccontextmanager
+async def open_client(settings: Settings) -> AsyncIterator[Client]:
+    """Open a client of the API."""
+    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+    async with aiohttp.ClientSession(timeout=timeout, raise_for_status=False) as session:
+        yield Client(session, settings)
+
+
+def base_url(settings: Settings) -> str:
+    """Tell where the API is: POSTBOTE_URL, or the address that a process with these settings listens on."""
+    given = os.environ.get("POSTBOTE_URL")
+    if given:
+        return given.rstrip("/")
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
+    return f"http://{host}:{settings.port}"
+
+
+def admin_token(settings: Settings) -> str:
+    """Return the administrator's token; raises CallFailed where there is none to be found."""
+    if settings.admin_token is not None:
+        return settings.admin_token.get_secret_value()
+    return _read(
+        settings.data_dir / ADMIN_TOKEN_FILE,
+        "No admin token: set POSTBOTE_ADMIN_TOKEN, or run this where Postbote keeps its data "
+        "(POSTBOTE_DATA_DIR).",
+    )
+
+
+def access_token(settings: Settings, channel: str, given: str | None) -> str:
+    """Return a channel's access token; that of the demo channel is kept in a file."""
+    if given is not None:
+        return given
+    hint = "Give the channel's access token with --token or POSTBOTE_ACCESS_TOKEN."
+    if channel != "demo":
+        raise CallFailed(hint)
+    return _read(
+        settings.data_dir / DEMO_TOKEN_FILE, hint + " There is no demo channel here: `make run` makes one."
+    )
+
+
+def segment(value: str) -> str:
+    """Write a value as one segment of a path."""
+    return quote(value, safe="")
+
+
+def _read(path: Path, otherwise: str) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        raise CallFailed(f"{otherwise} ({path}: {error.strerror})") from None
+
+
+def _problem(status: int, body: object) -> str:
+    if not isinstance(body, dict):
+        return f"The API answered {status}."
+    said = str(body.get("detail") or body.get("title") or f"The API answered {status}.")
+    faults = [
+        f"\n  {'.'.join(str(part) for part in fault.get('loc', []))}: {fault.get('msg')}"
+        for fault in body.get("errors", [])
+        if isinstance(fault, dict)
+    ]
+    return said + "".join(faults)

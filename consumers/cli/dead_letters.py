@@ -1,0 +1,28 @@
+"""`postbote dead-letters`: what could not be processed, with the reason."""
+
+from typing import Annotated
+
+import typer
+
+from broker.settings import read_settings
+from consumers.cli.client import open_client
+from consumers.cli.output import AsJson, call, show_json, show_table
+
+
+def dead_letters(
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many, newest first.")] = 20,
+    as_json: bool = AsJson,
+) -> None:
+    """Show messages that could not be processed, and why."""
+
+    async def work() -> list[dict[str, object]]:
+        async with open_client(read_settings()) as client:
+            page = await client.admin("GET", "/v1/dead-letters", limit=str(limit))
+            return list(page["items"])
+
+    items = call(work())
+    if as_json:
+        show_json(items)
+        return
+    columns = {"createdAt": "When", "stage": "Stage", "reason": "Reason", "detail": "Detail", "body": "Body"}
+    show_table(items, columns, "No dead letters: everything that came in was processed.")

@@ -1,0 +1,113 @@
+"""`postbote listen`: a webhook of one's own, for as long as the command runs."""
+
+import asyncio
+import json
+import signal
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from broker.settings import Settings, read_settings
+from consumers.cli.client import Client, open_client, segment
+from consumers.cli.output import call
+from consumers.cli.rendering import render
+from consumers.receiver import Received, Receiver
+
+#: Headers worth showing to machines.
+TELLING = ("webhook-id", "webhook-timestamp", "postbote-in-reply-to", "postbote-turn", "traceparent")
+
+
+def listen(
+    channel: Annotated[str, typer.Option(help="The channel's id.")] = "demo",
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="The port; 0 takes a free one.")] = 0,
+    public_url: Annotated[
+        str | None, typer.Option(help="The URL by which Postbote reaches this, where it is another.")
+    ] = None,
+    event: Annotated[
+        list[str] | None, typer.Option("--event", help="A pattern, such as response.text; may be repeated.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=0, help="Stop after so many messages; 0 never stops.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each message.")] = False,
+) -> None:
+    """Receive a channel's messages here: registers a webhook, and deletes it at the end.
+
+    Checks the signature and the token of each message, and shows it as a person would want to see it.
+    """
+    settings = read_settings()
+    call(_listen(settings, channel, host, port, public_url, event or ["response.#"], count, as_json))
+
+
+async def _listen(
+    settings: Settings,
+    channel: str,
+    host: str,
+    port: int,
+    public_url: str | None,
+    events: list[str],
+    count: int,
+    as_json: bool,
+) -> None:
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ended.set)
+    console = Console(highlight=False)
+    told = Console(stderr=True, highlight=False, soft_wrap=True)
+    seen = 0
+
+    def show(received: Received) -> None:
+        nonlocal seen
+        if as_json:
+            typer.echo(json.dumps(_line(received), ensure_ascii=False))
+        else:
+            console.print(render(received.body, received.checks))
+        seen += 1
+        if count and seen >= count:
+            ended.set()
+
+    receiver = Receiver(show, host=host, port=port)
+    async with open_client(settings) as client:
+        address = await receiver.start()
+        try:
+            webhook = await _register(client, channel, public_url or f"{address}/", events)
+            try:
+                receiver.expect([webhook["secret"]], await _token(client, channel, webhook))
+                told.print(
+                    Text(
+                        f"Listening on {address} for channel {channel}, as webhook {webhook['id']}. Ctrl-C ends it."
+                    )
+                )
+                await ended.wait()
+            finally:
+                async with asyncio.timeout(3):
+                    await client.admin("DELETE", f"/v1/webhooks/{segment(webhook['id'])}")
+                told.print(Text(f"Webhook {webhook['id']} is deleted.", style="dim"))
+        finally:
+            await receiver.stop()
+
+
+async def _register(client: Client, channel: str, url: str, events: list[str]) -> dict[str, Any]:
+    path = f"/v1/channels/{segment(channel)}/webhooks"
+    created: dict[str, Any] = await client.admin("POST", path, {"url": url, "events": events})
+    return created
+
+
+async def _token(client: Client, channel: str, webhook: dict[str, Any]) -> str:
+    if webhook.get("verifyToken"):
+        return str(webhook["verifyToken"])
+    return str((await client.admin("GET", f"/v1/channels/{segment(channel)}"))["verifyToken"])
+
+
+def _line(received: Received) -> dict[str, Any]:
+    return {
+        "body": received.body,
+        "headers": {name: received.headers[name] for name in TELLING if name in received.headers},
+        "checks": {
+            "signature": received.checks.signature or "ok",
+            "token": received.checks.token or "ok",
+            "order": received.checks.order,
+        },
+    }

@@ -1,0 +1,92 @@
+"""`postbote`: the command line."""
+
+import typer
+
+from broker import __version__
+from consumers.cli import channels, webhooks
+from consumers.cli.dead_letters import dead_letters
+from consumers.cli.listen import listen
+from consumers.cli.output import fail
+from consumers.cli.send import send
+
+PROCESSES, TALK, ADMIN = "Processes", "Talk to it", "Administration"
+
+app = typer.Typer(
+    name="postbote",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Postbote carries what chatbots say to webhooks: at least once, in order.",
+    epilog="Settings are environment variables, POSTBOTE_…; the README lists them. "
+    "Everything in one process, without servers: [bold]POSTBOTE_DEMO=1 postbote run[/bold]",
+)
+
+
+@app.command(rich_help_panel=PROCESSES)
+def run() -> None:
+    """Run everything in one process; embedded where no servers are set."""
+    from consumers.cli import processes
+
+    processes.run()
+
+
+@app.command(rich_help_panel=PROCESSES)
+def api() -> None:
+    """Run the HTTP API. Any number of these may run."""
+    from consumers.cli import processes
+
+    processes.api()
+
+
+@app.command(rich_help_panel=PROCESSES)
+def bot() -> None:
+    """Run a bot worker, with the intake. Any number of these may run."""
+    from consumers.cli import processes
+
+    processes.bot()
+
+
+@app.command(rich_help_panel=PROCESSES)
+def deliver() -> None:
+    """Run a delivery worker. Any number of these may run."""
+    from consumers.cli import processes
+
+    processes.deliver()
+
+
+@app.command(rich_help_panel=PROCESSES)
+def migrate() -> None:
+    """Bring the database to this version's schema; once, before the others."""
+    from consumers.cli import processes
+
+    processes.migrate()
+
+
+@app.command(rich_help_panel=ADMIN)
+def version() -> None:
+    """Print the version."""
+    typer.echo(f"postbote {__version__}")
+
+
+app.command(rich_help_panel=TALK, epilog='Example: postbote send "show carousel" --wait 2')(send)
+app.command(rich_help_panel=TALK, epilog="Example: postbote listen --channel demo --json")(listen)
+app.add_typer(channels.app, name="channels", rich_help_panel=ADMIN)
+app.add_typer(webhooks.app, name="webhooks", rich_help_panel=ADMIN)
+app.command("dead-letters", rich_help_panel=ADMIN)(dead_letters)
+
+
+def main() -> None:
+    """Enter from the command line."""
+    from broker.errors import PostboteError
+
+    try:
+        app()
+    except PostboteError as error:
+        try:
+            fail(error)
+        except typer.Exit as end:
+            raise SystemExit(end.exit_code) from None
+
+
+if __name__ == "__main__":
+    main()

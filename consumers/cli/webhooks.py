@@ -1,0 +1,178 @@
+"""`postbote webhooks …`: the URLs that get what bots say, and what became of each delivery."""
+
+from typing import Annotated, Any
+
+import typer
+
+from broker.settings import read_settings
+from consumers.cli.client import open_client, segment
+from consumers.cli.output import AsJson, call, show_fields, show_json, show_table
+
+app = typer.Typer(no_args_is_help=True, help="Register, list, change, test and delete webhooks.")
+
+Channel = Annotated[str, typer.Argument(help="The channel's id, such as ch_… or demo.")]
+Webhook = Annotated[str, typer.Argument(help="The webhook's id, wh_…")]
+Events = Annotated[
+    list[str] | None, typer.Option("--event", help="A pattern, such as response.text; may be repeated.")
+]
+Headers = Annotated[list[str] | None, typer.Option("--header", help='"Name: value"; may be repeated.')]
+
+
+@app.command("list")
+def list_webhooks(channel: Channel, as_json: bool = AsJson) -> None:
+    """List a channel's webhooks, newest first."""
+    items = _everything(f"/v1/channels/{segment(channel)}/webhooks")
+    if as_json:
+        show_json(items)
+        return
+    columns = {
+        "id": "Webhook",
+        "url": "URL",
+        "events": "Events",
+        "enabled": "Enabled",
+        "disabledReason": "Why not",
+    }
+    show_table(
+        items, columns, f"No webhooks yet; register one with `postbote webhooks create {channel} URL`."
+    )
+
+
+@app.command(epilog="Example: postbote webhooks create ch_… https://example.com/hook --event response.text")
+def create(
+    channel: Channel,
+    url: Annotated[str, typer.Argument(help="Where to post; https is strongly advised.")],
+    event: Events = None,
+    header: Headers = None,
+    verify_token: Annotated[
+        str | None, typer.Option(help="Sent in each body; the channel's otherwise.")
+    ] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds that one attempt may take.")] = None,
+    as_json: bool = AsJson,
+) -> None:
+    """Register a webhook. Its secret is shown this once."""
+    body: dict[str, Any] = {"url": url, **_given(event, header, verify_token, timeout)}
+    _show(_admin("POST", f"/v1/channels/{segment(channel)}/webhooks", body), as_json)
+
+
+@app.command()
+def show(webhook: Webhook, as_json: bool = AsJson) -> None:
+    """Show a webhook."""
+    _show(_admin("GET", f"/v1/webhooks/{segment(webhook)}"), as_json)
+
+
+@app.command(epilog="Example: postbote webhooks update wh_… --enable")
+def update(
+    webhook: Webhook,
+    url: Annotated[str | None, typer.Option(help="Another URL.")] = None,
+    event: Events = None,
+    header: Headers = None,
+    verify_token: Annotated[str | None, typer.Option(help="Another verify token.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds that one attempt may take.")] = None,
+    enable: Annotated[
+        bool | None, typer.Option("--enable/--disable", help="Deliver to it, or let it wait.")
+    ] = None,
+    as_json: bool = AsJson,
+) -> None:
+    """Change a webhook. What waits for it goes to the new URL."""
+    changes = _given(event, header, verify_token, timeout)
+    if url is not None:
+        changes["url"] = url
+    if enable is not None:
+        changes["enabled"] = enable
+    if not changes:
+        raise typer.BadParameter("give at least one option that changes something")
+    _show(_admin("PATCH", f"/v1/webhooks/{segment(webhook)}", changes), as_json)
+
+
+@app.command()
+def delete(webhook: Webhook) -> None:
+    """Delete a webhook; what waits for it is given up."""
+    _admin("DELETE", f"/v1/webhooks/{segment(webhook)}")
+    typer.echo(f"Deleted {webhook}.")
+
+
+@app.command()
+def test(webhook: Webhook, as_json: bool = AsJson) -> None:
+    """Post one signed ping now, and show what came of it; exit code 1 where it was not taken."""
+    outcome = _admin("POST", f"/v1/webhooks/{segment(webhook)}/test")
+    _show(outcome, as_json)
+    if not outcome["delivered"]:
+        raise typer.Exit(1)
+
+
+@app.command("rotate-secret")
+def rotate_secret(webhook: Webhook, as_json: bool = AsJson) -> None:
+    """Give it a new secret; the old one signs too for 24 hours."""
+    _show(_admin("POST", f"/v1/webhooks/{segment(webhook)}/rotate-secret"), as_json)
+
+
+@app.command()
+def deliveries(
+    channel: Channel,
+    status: Annotated[str | None, typer.Option(help="pending, delivered, dead or expired.")] = None,
+    webhook: Annotated[str | None, typer.Option(help="Only those of this webhook.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=200)] = 20,
+    as_json: bool = AsJson,
+) -> None:
+    """Show what became of a channel's newest deliveries."""
+    page = _admin(
+        "GET",
+        f"/v1/channels/{segment(channel)}/deliveries",
+        status=status,
+        webhookId=webhook,
+        limit=str(limit),
+    )
+    if as_json:
+        show_json(page["items"])
+        return
+    columns = {
+        "createdAt": "Said",
+        "userId": "User",
+        "messageCounter": "#",
+        "webhookId": "Webhook",
+        "status": "Status",
+        "attemptCount": "Attempts",
+        "reason": "Reason",
+    }
+    show_table(page["items"], columns, "No deliveries yet.")
+
+
+def _given(
+    events: list[str] | None, headers: list[str] | None, verify_token: str | None, timeout: float | None
+) -> dict[str, Any]:
+    pairs = {}
+    for header in headers or []:
+        name, colon, value = header.partition(":")
+        if not colon:
+            raise typer.BadParameter(f'a header is written "Name: value", not {header!r}')
+        pairs[name.strip()] = value.strip()
+    wanted: dict[str, Any] = {
+        "events": events or None,
+        "headers": pairs or None,
+        "verifyToken": verify_token,
+        "timeoutSeconds": timeout,
+    }
+    return {key: value for key, value in wanted.items() if value is not None}
+
+
+def _everything(path: str) -> list[dict[str, Any]]:
+    async def work() -> list[dict[str, Any]]:
+        async with open_client(read_settings()) as client:
+            return await client.everything(path)
+
+    return call(work())
+
+
+def _admin(method: str, path: str, body: object = None, **params: str | None) -> Any:
+    async def work() -> Any:
+        async with open_client(read_settings()) as client:
+            return await client.admin(method, path, body, **params)
+
+    return call(work())
+
+
+def _show(item: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        show_json(item)
+    else:
+        show_fields(item)
