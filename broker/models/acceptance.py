@@ -1,11 +1,13 @@
 """Acceptance: each door's request becomes one UserMessage. Pure."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from broker.models.inbound import (
     InboundMessage,
     LegacyMessageRequest,
     MessageRequest,
+    Part,
     PostbackMessage,
     QueuedMessageRequest,
     TextMessage,
@@ -24,13 +26,13 @@ def accept(
     traceparent: str | None = None,
 ) -> UserMessage:
     """Accept the current form. Where both a user and a conversation are named, the user's id counts."""
-    user = request.user if request.user is not None else User(id=request.conversation_id or "")
     return UserMessage(
         id=message_id,
         channel_id=channel_id,
-        user=user,
+        user=_user(request),
         message=request.message,
         session_data=request.session_data,
+        extra=_unknown(request),
         source=source,
         received_at=now(),
         traceparent=traceparent,
@@ -49,25 +51,47 @@ def accept_queued(
 def accept_legacy(
     request: LegacyMessageRequest, *, channel_id: str, message_id: str, traceparent: str | None = None
 ) -> UserMessage:
-    """Accept the older form; text that is the JSON of a click becomes a postback."""
-    click = legacy_click(request.text)
-    if click is None:
-        message = InboundMessage(text_message=TextMessage(text=request.text))
-    else:
-        message = InboundMessage(
-            postback_message=PostbackMessage(
-                title=click.caption,
-                payload=click.payload,
-                next_dialogstate_id=click.next_dialogstate_id,
-                session_data_to_set=click.params,
-            )
-        )
+    """Accept the older form; a text that is the JSON of a click becomes a postback.
+
+    The verify token has done its work at the door and goes no further.
+    """
     return UserMessage(
         id=message_id,
         channel_id=channel_id,
-        user=User(id=request.sender.id, preferred_language=request.locale),
-        message=message,
+        user=User.model_validate(
+            {**_unknown(request.sender), "id": request.sender.id, "preferredLanguage": request.locale}
+        ),
+        message=_legacy_message(request.text),
+        extra=_unknown(request),
         source="legacy",
         received_at=now(),
         traceparent=traceparent,
     )
+
+
+def _user(request: MessageRequest) -> User:
+    profile = request.user
+    if profile is None:
+        return User.model_validate({"id": request.conversation_id})
+    return User.model_validate({**profile.model_dump(), "id": profile.id or request.conversation_id})
+
+
+def _legacy_message(text: str) -> InboundMessage:
+    click = legacy_click(text)
+    if click is None:
+        return InboundMessage(text_message=TextMessage(text=text))
+    return InboundMessage(
+        postback_message=PostbackMessage.model_validate(
+            {
+                **_unknown(click),
+                "title": click.caption,
+                "payload": click.payload,
+                "nextDialogstateId": click.next_dialogstate_id,
+                "sessionDataToSet": click.params,
+            }
+        )
+    )
+
+
+def _unknown(part: Part) -> Mapping[str, Any]:
+    return part.model_extra or {}

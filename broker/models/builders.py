@@ -11,10 +11,20 @@ def text(said: str) -> Json:
     return {"text": said}
 
 
-def quick_replies(said: str, choices: Sequence[tuple[str, str]]) -> Json:
-    """Say something and suggest answers, each a title and its payload."""
-    replies = [{"content_type": "text", "title": title, "payload": payload} for title, payload in choices]
+def quick_replies(said: str, choices: Sequence[tuple[str, str] | Json]) -> Json:
+    """Say something and suggest answers, each a title and its payload, or an object of its own."""
+    replies = [
+        {"content_type": "text", "title": choice[0], "payload": choice[1]}
+        if isinstance(choice, tuple)
+        else choice
+        for choice in choices
+    ]
     return {"text": said, "quick_replies": replies}
+
+
+def location_request() -> Json:
+    """Make a suggested answer that sends where the user is."""
+    return {"content_type": "location"}
 
 
 def postback(title: str, payload: str) -> Json:
@@ -37,15 +47,26 @@ def buttons(said: str, choices: Sequence[Json]) -> Json:
     return _template({"template_type": "button", "text": said, "buttons": list(choices)})
 
 
+def share() -> Json:
+    """Make a button that passes its card on to somebody else."""
+    return {"type": "element_share"}
+
+
 def element(
-    title: str, subtitle: str | None = None, image_url: str | None = None, choices: Sequence[Json] = ()
+    title: str,
+    subtitle: str | None = None,
+    image_url: str | None = None,
+    choices: Sequence[Json] = (),
+    url: str | None = None,
 ) -> Json:
-    """Make a card of a carousel, or a row of a list."""
+    """Make a card of a carousel, or a row of a list; a tap on it opens `url`."""
     made: Json = {"title": title}
     if subtitle is not None:
         made["subtitle"] = subtitle
     if image_url is not None:
         made["image_url"] = image_url
+    if url is not None:
+        made["default_action"] = {"type": "web_url", "url": url}
     if choices:
         made["buttons"] = list(choices)
     return made
@@ -64,9 +85,14 @@ def list_template(elements: Sequence[Json], below: Sequence[Json] = ()) -> Json:
     return _template(payload)
 
 
-def media(kind: Literal["image", "video", "audio", "file"], url: str) -> Json:
-    """Show an image, or offer a video, audio or a file."""
-    return {"attachment": {"type": kind, "payload": {"url": url}}}
+def media(
+    kind: Literal["image", "video", "audio", "file"], url: str, *, reusable: bool | None = None
+) -> Json:
+    """Show an image, or offer a video, audio or a file; the medium may keep a reusable one."""
+    payload: Json = {"url": url}
+    if reusable is not None:
+        payload["is_reusable"] = reusable
+    return {"attachment": {"type": kind, "payload": payload}}
 
 
 def event(name: str, **fields: Any) -> Json:

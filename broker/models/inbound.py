@@ -1,11 +1,11 @@
 """What a user's message looks like at each door: the current form, the older one, and the one on the queue.
 
-Section 1 of the wire contract. Fields that it does not name are kept and carried through.
+Section 1 of the wire contract. Fields that it does not name are kept and carried through; a field that it
+does name may also be null, which is no different from its not being there.
 """
 
-import math
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -19,35 +19,12 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-#: Integers beyond this are read differently by different JSON readers (RFC 8259, section 6), or not at all.
-LARGEST_INTEGER = 2**63 - 1
-DEEPEST = 32
-#: Text that becomes a word of a routing key.
+from broker.models.json_values import require_plain
+
+#: Text that can be a word of a routing key; ask with fullmatch.
 CHANNEL_ID = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
-
-
-def _plain(value: Any, depth: int = 0) -> Any:
-    if depth > DEEPEST:
-        raise ValueError(f"nested more than {DEEPEST} levels deep")
-    match value:
-        case bool() | None:
-            pass
-        case str():
-            value.encode()  # a lone surrogate cannot be written as UTF-8
-        case int():
-            if abs(value) > LARGEST_INTEGER:
-                raise ValueError("an integer is beyond 64 bits")
-        case float():
-            if not math.isfinite(value):
-                raise ValueError("NaN and Infinity are no JSON")
-        case dict():
-            for key, inner in value.items():
-                _plain(key, depth + 1)
-                _plain(inner, depth + 1)
-        case list():
-            for inner in value:
-                _plain(inner, depth + 1)
-    return value
+#: How deep a dotted session key may reach, in parts.
+MOST_PARTS = 16
 
 
 def _no_nul(value: str) -> str:
@@ -62,19 +39,35 @@ def _id_as_text(value: Any) -> Any:
 
 def _session_key(value: str) -> str:
     parts = value.split(".")
-    if not all(parts) or len(parts) > 16 or len(value) > 256:
-        raise ValueError("a session key has 1 to 16 parts with dots between, and at most 256 characters")
+    if not all(parts) or len(parts) > MOST_PARTS:
+        raise ValueError(f"a session key has 1 to {MOST_PARTS} parts with single dots between them")
     return value
 
 
+def _unset(value: Any) -> bool:
+    return value is None
+
+
+def _nothing_for_null(value: Any) -> Any:
+    return () if value is None else value
+
+
+def _empty_for_null(value: Any) -> Any:
+    return {} if value is None else value
+
+
+#: Names a user or a message; a whole number is taken too, since clients send them. 1 to 256 characters.
 Identifier = Annotated[
     str,
     BeforeValidator(_id_as_text),
     AfterValidator(_no_nul),
     StringConstraints(min_length=1, max_length=256),
 ]
-ChannelId = Annotated[str, StringConstraints(pattern=CHANNEL_ID)]
-SessionKey = Annotated[str, AfterValidator(_session_key)]
+# As text, the pattern is matched in Rust, where $ is the end and not also the place before a last newline.
+ChannelId = Annotated[str, StringConstraints(pattern=CHANNEL_ID.pattern)]
+SessionKey = Annotated[str, StringConstraints(max_length=256), AfterValidator(_session_key)]
+SessionData = Annotated[dict[SessionKey, Any], BeforeValidator(_empty_for_null)]
+OptionalText = Annotated[str | None, Field(exclude_if=_unset)]
 
 
 class Part(BaseModel):
@@ -87,17 +80,22 @@ class Part(BaseModel):
         serialize_by_alias=True,
         extra="allow",
         frozen=True,
-        allow_inf_nan=False,
     )
 
 
-class User(Part):
-    """Who wrote it. A number is taken as an id too, since clients send them."""
+class Profile(Part):
+    """What a client tells of a user; the id may be given as the request's conversationId instead."""
+
+    id: Annotated[Identifier | None, Field(exclude_if=_unset)] = None
+    first_name: OptionalText = None
+    last_name: OptionalText = None
+    preferred_language: OptionalText = None
+
+
+class User(Profile):
+    """Who wrote a message."""
 
     id: Identifier
-    first_name: str | None = None
-    last_name: str | None = None
-    preferred_language: str | None = None
 
 
 class IntroMessage(Part):
@@ -113,8 +111,8 @@ class TextMessage(Part):
 class Coordinates(Part):
     """A place on earth, in degrees."""
 
-    lat: float = Field(ge=-90, le=90)
-    long: float = Field(ge=-180, le=180)
+    lat: float = Field(ge=-90, le=90, strict=True)
+    long: float = Field(ge=-180, le=180, strict=True)
 
 
 class LocationMessage(Part):
@@ -130,22 +128,25 @@ class SessionVariable(Part):
     value: Any = None
 
 
+SessionVariables = Annotated[tuple[SessionVariable, ...], BeforeValidator(_nothing_for_null)]
+
+
 class PostbackMessage(Part):
     """A click on a button or a quick reply; `payload` is the button's own, unchanged."""
 
-    title: str | None = None
-    payload: str | None = None
-    next_dialogstate_id: str | None = None
-    session_data_to_set: tuple[SessionVariable, ...] = ()
+    title: OptionalText = None
+    payload: OptionalText = None
+    next_dialogstate_id: OptionalText = None
+    session_data_to_set: SessionVariables = ()
 
 
 class InboundMessage(Part):
     """Exactly one of the four kinds of message."""
 
-    intro_message: IntroMessage | None = None
-    text_message: TextMessage | None = None
-    location_message: LocationMessage | None = None
-    postback_message: PostbackMessage | None = None
+    intro_message: Annotated[IntroMessage | None, Field(exclude_if=_unset)] = None
+    text_message: Annotated[TextMessage | None, Field(exclude_if=_unset)] = None
+    location_message: Annotated[LocationMessage | None, Field(exclude_if=_unset)] = None
+    postback_message: Annotated[PostbackMessage | None, Field(exclude_if=_unset)] = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "InboundMessage":
@@ -157,28 +158,32 @@ class InboundMessage(Part):
         return self
 
 
-class MessageRequest(Part):
-    """The current form; the user is named by `user.id`, or by `conversationId` where there is no user."""
-
-    message: InboundMessage
-    user: User | None = None
-    session_data: dict[SessionKey, Any] = Field(default_factory=dict)
-    conversation_id: Identifier | None = None
+class Body(Part):
+    """A whole body from outside: what some reader of JSON could not read is refused, anywhere in it."""
 
     @model_validator(mode="before")
     @classmethod
-    def _only_plain_json(cls, value: Any) -> Any:
-        return _plain(value)
+    def _plain(cls, value: Any) -> Any:
+        return require_plain(value)
+
+
+class MessageRequest(Body):
+    """The current form; the user is named by `user.id`, or by `conversationId` where that is not given."""
+
+    message: InboundMessage
+    user: Profile | None = None
+    session_data: SessionData = Field(default_factory=dict)
+    conversation_id: Identifier | None = None
 
     @model_validator(mode="after")
     def _somebody(self) -> "MessageRequest":
-        if self.user is None and self.conversation_id is None:
+        if (self.user is None or self.user.id is None) and self.conversation_id is None:
             raise ValueError("give user.id, or conversationId")
         return self
 
 
 class QueuedMessageRequest(MessageRequest):
-    """The form on the queue: the current one with the channel beside it, and perhaps an id of its own."""
+    """The form on the queue: the current one with the channel beside it, and perhaps an id of the message."""
 
     channel_id: ChannelId
     id: Identifier | None = None
@@ -190,7 +195,7 @@ class LegacySender(Part):
     id: Identifier
 
 
-class LegacyMessageRequest(Part):
+class LegacyMessageRequest(Body):
     """The older form, whose verify token is its proof."""
 
     text: str
@@ -198,20 +203,15 @@ class LegacyMessageRequest(Part):
     verify_token: str
     locale: str | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _only_plain_json(cls, value: Any) -> Any:
-        return _plain(value)
 
-
-class LegacyClick(Part):
+class LegacyClick(Body):
     """A click as the older form has it: JSON written into the text."""
 
-    type: Annotated[str, StringConstraints(pattern="^(button|quickreply)$")]
+    type: Literal["button", "quickreply"]
     caption: str | None = None
-    next_dialogstate_id: str | None = None
-    params: tuple[SessionVariable, ...] = ()
     payload: str | None = None
+    next_dialogstate_id: str | None = None
+    params: SessionVariables = ()
 
 
 def legacy_click(text: str) -> LegacyClick | None:

@@ -1,15 +1,14 @@
-"""JSON values that every reader reads alike, so that what is taken in can be written and read again at each stage.
+"""JSON values that every reader reads alike: what is taken in can be written and read again at each stage.
 
-Python's parsers take more than JSON has (NaN, Infinity), and RFC 8259 leaves the range of numbers (section 6) and
-the depth of nesting (section 9) to each implementation. Here both have an end.
+Parsers take more than JSON has (NaN, Infinity), and RFC 8259 leaves the range of numbers (section 6) and the
+depth of nesting (section 9) to each of them. Here both have an end.
 """
 
 import math
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, WrapValidator
+from pydantic import ValidationInfo, ValidatorFunctionWrapHandler, WrapValidator
 from pydantic_core import from_json, to_json
-from pydantic_core.core_schema import ValidationInfo, ValidatorFunctionWrapHandler
 
 V = TypeVar("V")
 
@@ -24,21 +23,21 @@ _LONGEST_PLACE = 120
 
 
 def require_plain(value: V, deepest: int = DEEPEST) -> V:
-    """Return a parsed JSON value as it is; raises ValueError, naming the place, where some reader could not read it.
+    """Return a parsed JSON value as it is; raises ValueError, with the place, where a reader would fail on it.
 
-    Refused: NaN and the infinities, integers beyond 64 bits, more than `deepest` levels, and what is no JSON.
+    Refused: NaN and the infinities, integers beyond 64 bits, and more than `deepest` levels.
     """
     fault = _fault(value, deepest)
     if fault is not None:
         path, what = fault
         place = ".".join(reversed(path))
-        if not place:
-            raise ValueError(what)
-        raise ValueError(f"{what}, at {place if len(place) <= _LONGEST_PLACE else place[:_LONGEST_PLACE] + '…'}")
+        if len(place) > _LONGEST_PLACE:
+            place = place[:_LONGEST_PLACE] + "…"
+        raise ValueError(f"{what}, at {place}" if place else what)
     return value
 
 
-def json_object(value: Any, deepest: int = DEEPEST_SAID) -> dict[str, Any]:
+def json_object(value: Any) -> dict[str, Any]:
     """Return a copy of a program's mapping as JSON has it: tuples become lists, times become texts.
 
     Raises ValueError where JSON has nothing for it.
@@ -46,7 +45,7 @@ def json_object(value: Any, deepest: int = DEEPEST_SAID) -> dict[str, Any]:
     copy = from_json(to_json(value))
     if not isinstance(copy, dict):
         raise ValueError("it is no JSON object")
-    return require_plain(copy, deepest)
+    return require_plain(copy, DEEPEST_SAID)
 
 
 def _read(value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
@@ -57,8 +56,6 @@ def _read(value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInf
 
 #: A field with a JSON object of a program's making; what is read from JSON is only checked.
 JsonObject = Annotated[dict[str, Any], WrapValidator(_read)]
-#: A field with a JSON object of a user's making.
-PlainObject = Annotated[dict[str, Any], AfterValidator(require_plain)]
 
 
 def _fault(value: object, levels: int) -> tuple[list[str], str] | None:

@@ -1,20 +1,35 @@
 """What travels inside Postbote: a user's message, and each response of the bot to it.
 
 Both carry the version of their schema. A worker that meets a version it does not know keeps the record as
-a dead letter rather than guess.
+a dead letter rather than guess. Both are checked whenever they are read, since anybody with the broker's
+password can publish what only looks like one: what passes can be kept, routed and written again.
 """
 
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic.alias_generators import to_camel
 
-from broker.models.inbound import InboundMessage, User
+from broker.models.inbound import ChannelId, Identifier, InboundMessage, SessionData, User
+from broker.models.json_values import DEEPEST, JsonObject, require_plain
+
+#: An identifier that Postbote made: a UUID, or as short.
+RecordId = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,36}$")]
+#: A moment at which reckoning with days more or less cannot leave the calendar.
+Moment = Annotated[
+    AwareDatetime, Field(ge=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(2200, 1, 1, tzinfo=UTC))
+]
+#: A whole number that fits a database's 64 bits.
+Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
+#: A word of a routing key.
+KindWord = Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,32}$")]
+#: W3C Trace Context, made at the door where the sender brought none.
+Traceparent = Annotated[str, StringConstraints(max_length=512)]
 
 
 class Record(BaseModel):
-    """A record on a queue: camelCase in JSON, frozen, strict about fields it does not know."""
+    """A record on a queue: camelCase in JSON and frozen. It leaves out fields that it does not know."""
 
     model_config = ConfigDict(
         alias_generator=to_camel,
@@ -34,33 +49,40 @@ class UserMessage(Record):
     """One message of a user to a bot, validated, whichever door it came in by."""
 
     schema_version: Literal[1] = 1
-    id: str
-    channel_id: str
+    id: RecordId
+    channel_id: ChannelId
     user: User
     message: InboundMessage
-    session_data: dict[str, Any] = Field(default_factory=dict)
+    session_data: SessionData = Field(default_factory=dict)
+    #: Fields beside the message that the wire contract does not name, as the sender gave them.
+    extra: dict[str, Any] = Field(default_factory=dict)
     source: Literal["http", "legacy", "amqp"] = "http"
-    received_at: datetime = Field(default_factory=now)
-    #: W3C Trace Context, made at the door where the sender brought none.
-    traceparent: str | None = None
+    received_at: Moment = Field(default_factory=now)
+    traceparent: Traceparent | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, value: Any) -> Any:
+        # One level more than a request has: what was beside the message is now inside `extra`.
+        return require_plain(value, DEEPEST + 1)
 
 
 class BotResponse(Record):
-    """One message of the bot: the `index`-th (from 1) of `count` that answer the user's message `in_reply_to`."""
+    """One message of the bot: the `index`-th (from 1) of `count` that answer the message `in_reply_to`."""
 
     schema_version: Literal[1] = 1
-    id: str
-    channel_id: str
-    user_id: str
-    in_reply_to: str
-    index: int = Field(ge=1)
-    count: int = Field(ge=1)
+    id: RecordId
+    channel_id: ChannelId
+    user_id: Identifier
+    in_reply_to: RecordId
+    index: Count = Field(ge=1)
+    count: Count = Field(ge=1)
     #: 1 for the first response of a conversation, then one more each, without gaps.
-    message_counter: int = Field(ge=1)
-    kind: str
+    message_counter: Count = Field(ge=1)
+    kind: KindWord
     #: A message object of the wire contract, as the bot gave it; unknown fields pass through unchanged.
-    message: dict[str, Any]
-    created_at: datetime = Field(default_factory=now)
+    message: JsonObject
+    created_at: Moment = Field(default_factory=now)
     #: The channel's revision when the bot answered: whoever delivers must know its webhooks at least so new.
-    channel_revision: int = 0
-    traceparent: str | None = None
+    channel_revision: Count = 0
+    traceparent: Traceparent | None = None

@@ -1,30 +1,49 @@
 """What a message writes to the session before the bot sees it. Pure: every session is a new one."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from broker.models.records import UserMessage
 
+Session = dict[str, Any]
 
-def apply_session_data(session: Mapping[str, Any], data: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """Write variables to a session; a key with dots (`address.city`) is a path into nested objects.
 
-    Whatever stands in the way of a path and is no object gives way to one.
+def apply_session_data(session: Mapping[str, Any], data: Mapping[str, Any]) -> Session:
+    """Write variables to a session, in order; a key with dots (`address.city`) is a path into nested objects.
+
+    What stands in the way of a path and is no object gives way to one. The new session shares nothing with
+    the old one, nor with the data: whoever gets it may change it.
     """
-    changed = dict(session)
-    for key, value in data:
-        *path, last = key.split(".")
-        place = changed
-        for part in path:
-            inner = place.get(part)
-            place[part] = dict(inner) if isinstance(inner, dict) else {}
-            place = place[part]
-        place[last] = value
+    changed = {key: _copy(value) for key, value in session.items()}
+    for key, value in data.items():
+        _write(changed, key, value)
     return changed
 
 
-def session_after(message: UserMessage, session: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the session as the bot shall see it: with the message's sessionData, then with what a click sets."""
+def session_after(message: UserMessage, session: Mapping[str, Any]) -> Session:
+    """Return the session as the bot shall see it: with the message's sessionData and what a click sets."""
+    after = apply_session_data(session, message.session_data)
     click = message.message.postback_message
-    clicked = [(variable.key, variable.value) for variable in click.session_data_to_set] if click else []
-    return apply_session_data(session, [*message.session_data.items(), *clicked])
+    for variable in click.session_data_to_set if click is not None else ():
+        _write(after, variable.key, variable.value)
+    return after
+
+
+def _write(session: Session, key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    place = session
+    for part in path:
+        inner = place.get(part)
+        if not isinstance(inner, dict):
+            inner = place[part] = {}
+        place = inner
+    place[last] = _copy(value)
+
+
+def _copy(value: Any) -> Any:
+    # A session is JSON, a few levels deep: copy.deepcopy would ask far more, and take ten times as long.
+    if isinstance(value, dict):
+        return {key: _copy(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_copy(inner) for inner in value]
+    return value

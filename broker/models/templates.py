@@ -1,10 +1,10 @@
 """What templates are made of: buttons, cards, and the three templates. Section 3 of the wire contract.
 
 Fields that it does not name are kept. Counts are part of a template's shape, and so of these models; lengths
-are a medium's own limits, see broker.models.message_limits.
+are a medium's own limits, for which broker.models.message_objects has warnings.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -101,39 +101,3 @@ class ListTemplate(Shape):
 
 
 Template = Annotated[ButtonTemplate | GenericTemplate | ListTemplate, Field(discriminator="template_type")]
-
-
-def postback(title: str, payload: str) -> dict[str, Any]:
-    """Build a button that sends `payload` back."""
-    return {"type": "postback", "title": title, "payload": payload}
-
-
-def web_url(title: str, url: str) -> dict[str, Any]:
-    """Build a button that opens a page."""
-    return {"type": "web_url", "title": title, "url": url}
-
-
-def phone_number(title: str, number: str) -> dict[str, Any]:
-    """Build a button that calls a number, written as `+3212345678`."""
-    return {"type": "phone_number", "title": title, "payload": number}
-
-
-def element_share() -> dict[str, Any]:
-    """Build a button that passes its card on."""
-    return {"type": "element_share"}
-
-
-def element(
-    title: str,
-    subtitle: str | None = None,
-    *,
-    image_url: str | None = None,
-    url: str | None = None,
-    buttons: list[dict[str, Any]] | None = None,
-) -> dict[str, Any]:
-    """Build a card of a carousel or a line of a list; a tap on it opens `url`."""
-    built: dict[str, Any] = {"title": title, "subtitle": subtitle, "image_url": image_url}
-    if url is not None:
-        built["default_action"] = {"type": "web_url", "url": url}
-    built["buttons"] = buttons
-    return {field: value for field, value in built.items() if value is not None}

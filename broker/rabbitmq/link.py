@@ -1,7 +1,7 @@
 """One AMQP connection that is kept up: connect, make ready, wait until it is lost, begin again.
 
-A plain connection and our own loop: topology, AMQP channels and consumers have to be built anew together, and
-the generation number tells what belongs to a connection that is gone.
+A plain connection of aiormq, the client beneath aio-pika, and our own loop: topology, AMQP channels and
+consumers have to be built anew together, and aiormq's AMQP channels tell when the broker cancels a consumer.
 """
 
 import asyncio
@@ -11,10 +11,11 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from enum import Enum
 
-import aio_pika
+import aiormq
 import structlog
-from aio_pika.exceptions import AMQPError, ProbableAuthenticationError
 from aiormq.abc import AbstractConnection
+from aiormq.exceptions import AMQPError, ConnectionClosed, ProbableAuthenticationError
+from pamqp.common import FieldTable
 from yarl import URL
 
 from broker.errors import BrokerUnavailable, TopologyMismatch
@@ -133,29 +134,26 @@ class Link:
             await asyncio.sleep(backoff(failures))
             failures += 1
 
-    async def _connect(self) -> aio_pika.abc.AbstractConnection:
-        connection = await aio_pika.connect(
-            self._url,
-            timeout=CONNECT_TIMEOUT_S,
-            client_properties={"connection_name": f"postbote {self._name}"},
-        )
+    async def _connect(self) -> AbstractConnection:
+        properties: FieldTable = {"connection_name": f"postbote {self._name}"}
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            connection = await aiormq.connect(self._url, client_properties=properties)
         try:
             async with asyncio.timeout(PREPARE_TIMEOUT_S):
-                await self._prepare(_beneath(connection))
+                await self._prepare(connection)
         except BaseException:
             await _farewell(connection)
             raise
         return connection
 
-    async def _stay(self, connection: aio_pika.abc.AbstractConnection) -> None:
+    async def _stay(self, connection: AbstractConnection) -> None:
         try:
-            beneath = _beneath(connection)
-            closing = beneath.closing
+            closing = connection.closing
             self._dropped = asyncio.Event()
             dropped = asyncio.create_task(self._dropped.wait())
             self.generation += 1
             self._mismatch = None
-            self._connection = beneath
+            self._connection = connection
             self._turn(State.OPEN)
             log.info("broker.connected", link=self._name, url=self._shown, generation=self.generation)
             try:
@@ -198,15 +196,8 @@ def describe(error: BaseException | None) -> str:
     return " ".join((str(error) or type(error).__name__).split())
 
 
-def _beneath(connection: aio_pika.abc.AbstractConnection) -> AbstractConnection:
-    # aiormq's own: its calls cost less, and its AMQP channels tell when the broker cancels a consumer.
-    if connection.transport is None:
-        raise aio_pika.exceptions.AMQPConnectionError("the connection was closed")
-    return connection.transport.connection
-
-
-async def _farewell(connection: aio_pika.abc.AbstractConnection) -> None:
-    closing = asyncio.ensure_future(connection.close())
+async def _farewell(connection: AbstractConnection) -> None:
+    closing = asyncio.ensure_future(connection.close(ConnectionClosed(0, "closed by this process")))
     try:
         await asyncio.wait({closing}, timeout=CLOSE_TIMEOUT_S)
     finally:

@@ -35,7 +35,7 @@ class Database:
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """Open a connection for reading; raises RegistryUnavailable while the database is away."""
         with outages_told():
-            async with self._reads.connect() as connection, _giving_up_on_silence(connection):
+            async with self._reads.connect() as connection:
                 yield connection
 
     @asynccontextmanager
@@ -50,7 +50,6 @@ class Database:
             if self._writing is not None:
                 await stack.enter_async_context(self._writing)
             connection = await stack.enter_async_context(self.engine.connect())
-            await stack.enter_async_context(_giving_up_on_silence(connection))
             if self._writing is not None:
                 await connection.exec_driver_sql("BEGIN IMMEDIATE")
             yield connection
@@ -94,13 +93,3 @@ class Database:
 def insert_into(dialect: str, table: Table) -> Any:
     """Return a dialect's own insert, which knows on_conflict_do_nothing and on_conflict_do_update."""
     return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
-
-
-@asynccontextmanager
-async def _giving_up_on_silence(connection: AsyncConnection) -> AsyncIterator[None]:
-    """Throw away a connection on which a statement ran out of time: its rollback would take as long."""
-    try:
-        yield
-    except TimeoutError:
-        await connection.invalidate()
-        raise

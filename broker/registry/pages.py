@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic_core import from_json, to_json
-from sqlalchemy import Column, Row, Select, tuple_
+from sqlalchemy import Column, Row, Select, literal, tuple_
 
 from broker.registry.records import Page
 
@@ -35,6 +35,8 @@ def read_cursor(cursor: str, *kinds: type) -> list[Any]:
         or len(values) != len(kinds)
         or any(type(value) is not kind for value, kind in zip(values, expected, strict=True))
         or any(isinstance(value, int) and not 0 <= value <= _LATEST for value in values)
+        # PostgreSQL's text cannot hold it, so it is in no cursor of ours.
+        or any(isinstance(value, str) and "\x00" in value for value in values)
     ):
         raise ValueError("this cursor belongs to another listing; take the nextCursor of the page before")
     return [
@@ -48,7 +50,8 @@ def newest_first(
 ) -> Select[Any]:
     """Order a query by time and key, newest first, from a cursor on, with one row more than the page has."""
     if cursor is not None:
-        query = query.where(tuple_(at, key) < tuple_(*read_cursor(cursor, datetime, str)))
+        moment, name = read_cursor(cursor, datetime, str)
+        query = query.where(tuple_(at, key) < tuple_(literal(moment, at.type), literal(name, key.type)))
     return query.order_by(at.desc(), key.desc()).limit(limit + 1)
 
 

@@ -1,24 +1,22 @@
 """The demo bot: a short guided tour of everything that a bot can say, with a memory of its own."""
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from broker.models import builders as say
+from broker.models.inbound import PostbackMessage
 from broker.models.records import UserMessage
+from consumers.bots.demo_scenes import DRINKS, MENU, scene_of
 from consumers.bots.protocol import Reply, Session
 
 Json = dict[str, Any]
 
-MENU = (
-    ("Buttons", "show buttons"),
-    ("Carousel", "show carousel"),
-    ("List", "show list"),
-    ("Image", "show image"),
-)
-DRINKS = (("Coffee", "drink:coffee"), ("Tea", "drink:tea"), ("Water", "drink:water"))
-PICTURES = "https://example.com/pictures"
-NAME = re.compile(r"\bmy name is\s+(.{1,60}?)[.!]?\s*$", re.IGNORECASE)
+#: Characters that the bot reads of a text; what follows is neither understood nor said again.
+READ = 200
+LONGEST_NAME = 60
+#: The most responses to `count to …`.
+HIGHEST_COUNT = 20
+NAME_PREFIXES = ("my name is ", "call me ")
 
 
 class DemoBot:
@@ -27,136 +25,149 @@ class DemoBot:
     async def reply(self, message: UserMessage, session: Session) -> Reply:
         """Answer by what the message is: an introduction, a click, a location, or text."""
         said = message.message
-        session = {**session, "messages": _count(session) + 1}
-        if said.intro_message is not None:
-            return Reply(_greeting(session), session)
+        asked = session.get("asked")
+        session = {key: value for key, value in session.items() if key != "asked"}
+        session["messages"] = _count(session) + 1
+        if said.text_message is not None:
+            return _text(said.text_message.text, session, asked)
         if said.postback_message is not None:
-            return _click(said.postback_message.payload or "", said.postback_message.title or "", session)
+            return _click(said.postback_message, session)
         if said.location_message is not None:
             place = said.location_message.coordinates
             return Reply([say.text(f"Thanks! You are at {place.lat:.4f}, {place.long:.4f}.")], session)
-        return _text(said.text_message.text if said.text_message else "", session)
+        return Reply(_greeting(session, message.user.first_name), session)
 
 
-def _text(text: str, session: Session) -> Reply:
-    words = text.strip().lower().rstrip("!?.")
-    name = NAME.search(text)
-    if name:
-        session = {**session, "name": name.group(1)}
-        return Reply(
-            [
-                say.text(f"Nice to meet you, {session['name']}."),
-                say.quick_replies("What may I bring you?", DRINKS),
-            ],
-            session,
-        )
-    drink = next((payload for title, payload in DRINKS if title.lower() == words), None)
+def _text(text: str, session: Session, asked: object = None) -> Reply:
+    spoken = " ".join(text[:READ].split())
+    words = spoken.rstrip(".!? ").casefold()
+    for prefix in NAME_PREFIXES:
+        if words.startswith(prefix):
+            return _meet(spoken[len(prefix) :], session)
+    answer = ANSWERS.get(words)
+    if answer is not None:
+        return answer(session)
+    drink = next((title for title, _ in DRINKS if title.casefold() == words), None)
     if drink is not None:
-        return _click(drink, words, session)
-    scene = next((scene for key, scene in SCENES.items() if words in (key, f"show {key}")), None)
+        return _serve(drink.casefold(), session)
+    scene = scene_of(words)
     if scene is not None:
-        return Reply(scene(), session)
-    if words in ("who am i", "what do you know", "memory"):
-        return Reply([say.text(_memory(session))], session)
-    if words in ("hello", "hi", "hey", "hallo", "start", "intro"):
-        return Reply(_greeting(session), session)
+        return Reply(scene, session)
+    if words.startswith("count to "):
+        return _count_to(words.removeprefix("count to "), session)
+    if asked == "name" and words:
+        return _meet(spoken, session)
     return Reply(
         [
-            say.text(f"You said: {text}"),
+            say.text(f"You said: {text[:READ]}"),
             say.quick_replies(f"That was message number {session['messages']}. What shall I show you?", MENU),
         ],
         session,
     )
 
 
-def _greeting(session: Session) -> list[Json]:
-    name = session.get("name")
-    greeting = f"Welcome back, {name}!" if name else "Hello! I am the demo bot of Postbote."
-    asking = "What shall I show you?" if name else 'Tell me your name ("my name is …"), or choose something:'
-    return [say.text(greeting), say.quick_replies(asking, MENU)]
-
-
-def _click(payload: str, title: str, session: Session) -> Reply:
+def _click(click: PostbackMessage, session: Session) -> Reply:
+    title, payload = click.title or "a button", click.payload
+    if payload is None:
+        # What a client of the older form sends of a click is its title.
+        return _text(click.title or "", session)
     kind, _, value = payload.partition(":")
-    if kind == "drink" and value:
-        session = {**session, "drink": value}
-        return Reply(
-            [say.text(f"One {value}, coming up."), say.event("order.placed", drink=value)],
-            session,
-        )
-    if payload.startswith("show "):
+    if kind == "drink" and value in {title.casefold() for title, _ in DRINKS}:
+        return _serve(value, session)
+    if payload == "parcel:track":
+        steps = ("Let me look …", "It left our depot this morning.", "It arrives on Friday.")
+        return Reply([say.text(step) for step in steps], session)
+    if payload in {payload for _, payload in MENU}:
         return _text(payload, session)
+    told = f"You clicked {title[:READ]}; its payload came back as {payload[:READ]!r}."
+    return Reply([say.text(told)], session)
+
+
+def _greeting(session: Session, first_name: str | None = None) -> list[Json]:
+    if _name(session):
+        return [
+            say.text(f"Welcome back, {_name(session)}!"),
+            say.quick_replies("What shall I show you?", MENU),
+        ]
+    hello = f"Hello, {first_name[:LONGEST_NAME]}!" if first_name else "Hello!"
+    asking = 'Tell me your name ("my name is …"), or choose something:'
+    return [say.text(f"{hello} I am the demo bot of Postbote."), say.quick_replies(asking, MENU)]
+
+
+def _meet(name: str, session: Session) -> Reply:
+    name = name.strip(" .!?\"'")[:LONGEST_NAME]
+    if not name:
+        return _ask_name(session)
     return Reply(
-        [say.text(f"You clicked {title or 'a button'}; its payload came back as {payload!r}.")], session
+        [say.text(f"Nice to meet you, {name}."), say.quick_replies("What may I bring you?", DRINKS)],
+        {**session, "name": name},
     )
 
 
-def _memory(session: Session) -> str:
-    known = [f"{_count(session)} messages from you so far"]
-    if session.get("name"):
-        known.append(f"your name is {session['name']}")
-    if session.get("drink"):
+def _ask_name(session: Session) -> Reply:
+    return Reply([say.text("What is your name?")], {**session, "asked": "name"})
+
+
+def _serve(drink: str, session: Session) -> Reply:
+    return Reply(
+        [say.text(f"One {drink}, coming up."), say.event("order.placed", drink=drink)],
+        {**session, "drink": drink},
+    )
+
+
+def _count_to(end: str, session: Session) -> Reply:
+    highest = int(end) if end.isascii() and end.isdigit() else 0
+    if not 1 <= highest <= HIGHEST_COUNT:
+        return Reply([say.text(f"I can count to any number from 1 to {HIGHEST_COUNT}.")], session)
+    return Reply([say.text(str(number)) for number in range(1, highest + 1)], session)
+
+
+def _remember(session: Session) -> Reply:
+    number = _count(session)
+    known = [f"{number} message{'s' if number > 1 else ''} from you so far"]
+    if _name(session):
+        known.append(f"your name is {_name(session)}")
+    if isinstance(session.get("drink"), str):
         known.append(f"you like {session['drink']}")
-    return "I know this: " + ", ".join(known) + "."
+    return Reply([say.text("I know this: " + ", ".join(known) + ".")], session)
+
+
+def _forget(session: Session) -> Reply:
+    return Reply([say.text("I have forgotten everything. Who are you?")], {})
+
+
+def _help(session: Session) -> Reply:
+    return Reply(
+        [
+            say.text(
+                'Try "show everything", "my name is …", "what do you know", "count to 5", "say nothing" or "forget me".'
+            ),
+            say.quick_replies("Or choose:", MENU),
+        ],
+        session,
+    )
+
+
+def _name(session: Session) -> str:
+    # The client may have written anything there with its sessionData.
+    name = session.get("name")
+    return name[:LONGEST_NAME] if isinstance(name, str) else ""
 
 
 def _count(session: Session) -> int:
-    count = session.get("messages", 0)
-    return count if isinstance(count, int) else 0
+    count = session.get("messages")
+    return count if isinstance(count, int) and 0 <= count < 2**53 else 0
 
 
-def _buttons() -> list[Json]:
-    choices = [
-        say.postback("Call me back", "callback:please"),
-        say.link("Our page", "https://example.com"),
-        say.call("Call us", "+3225550123"),
-    ]
-    return [say.text("Three kinds of buttons:"), say.buttons("How would you like to go on?", choices)]
-
-
-def _carousel() -> list[Json]:
-    cards = [
-        say.element(
-            f"Parcel {size}",
-            f"up to {weight} kg",
-            f"{PICTURES}/parcel-{size}.png",
-            [
-                say.postback(f"Take {size}", f"parcel:{size}"),
-                say.link("Prices", "https://example.com/prices"),
-            ],
-        )
-        for size, weight in (("S", 2), ("M", 10), ("L", 31))
-    ]
-    return [say.carousel(cards)]
-
-
-def _list() -> list[Json]:
-    rows = [
-        say.element(
-            "Shop in the old town", "open until 18:00", choices=[say.postback("Here", "shop:old-town")]
-        ),
-        say.element(
-            "Shop at the station", "open until 22:00", choices=[say.postback("Here", "shop:station")]
-        ),
-    ]
-    return [say.list_template(rows, [say.postback("More shops", "shop:more")])]
-
-
-def _every_kind() -> list[Json]:
-    return [shown for key, scene in SCENES.items() if key != "everything" for shown in scene()]
-
-
-#: What there is to be shown, by the word that asks for it.
-SCENES: Mapping[str, Callable[[], list[Json]]] = {
-    "text": lambda: [say.text("Just text.")],
-    "quick replies": lambda: [say.quick_replies("Choose one:", DRINKS)],
-    "buttons": _buttons,
-    "carousel": _carousel,
-    "list": _list,
-    "image": lambda: [say.media("image", f"{PICTURES}/postman.png"), say.text("That is me.")],
-    "video": lambda: [say.media("video", f"{PICTURES}/round.mp4")],
-    "audio": lambda: [say.media("audio", f"{PICTURES}/bell.mp3")],
-    "file": lambda: [say.media("file", "https://example.com/terms.pdf")],
-    "event": lambda: [say.event("demo.event", note="not for the user's eyes"), say.text("An event went by.")],
-    "everything": _every_kind,
+#: What is answered to words that stand alone.
+ANSWERS: Mapping[str, Callable[[Session], Reply]] = {
+    **dict.fromkeys(
+        ("hello", "hi", "hey", "hallo", "start", "intro"),
+        lambda session: Reply(_greeting(session), session),
+    ),
+    **dict.fromkeys(("who am i", "what do you know", "memory"), _remember),
+    **dict.fromkeys(("ask my name", "my name"), _ask_name),
+    "help": _help,
+    "forget me": _forget,
+    "say nothing": lambda session: Reply([], session),
 }

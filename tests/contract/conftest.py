@@ -106,6 +106,17 @@ async def node(request: pytest.FixtureRequest) -> Node:
 
 
 @pytest.fixture
+def fresh_node() -> Iterator[Node]:
+    """Provide a RabbitMQ that has never held a queue.
+
+    A queue that was deleted and made again under its name may not come back from a SIGKILL soon after: the
+    node then looks for its log in the folder of the deleted one. So a node that is to be killed is a new one.
+    """
+    with container_node() if "rabbitmq" not in _nodes() else program_node() as node:
+        yield node
+
+
+@pytest.fixture
 async def make_rabbit(node: Node) -> AsyncIterator[MakeBroker]:
     """Provide what makes brokers on a RabbitMQ, quick to give up on a confirm."""
     maker = MakeBroker(node.url, publish_timeout_s=1.0)

@@ -274,9 +274,10 @@ async def test_a_subscription_waits_for_a_broker_that_is_away(make_rabbit: MakeB
 
 
 async def test_unconfirmed_publishes_of_a_killed_node_are_told_and_confirmed_ones_kept(
-    make_rabbit: MakeBroker, node: Node
+    fresh_node: Node,
 ) -> None:
-    broker = await make_rabbit()
+    broker = RabbitBroker(fresh_node.url, Topology(4), publish_timeout_s=1.0)
+    await broker.start()
     confirmed: list[str] = []
     under_way = asyncio.Event()
 
@@ -294,10 +295,10 @@ async def test_unconfirmed_publishes_of_a_killed_node_are_told_and_confirmed_one
     publishing = [asyncio.create_task(publisher(endless)) for _ in range(50)]
     async with asyncio.timeout(30):
         await under_way.wait()
-    await asyncio.to_thread(node.kill)
+    await asyncio.to_thread(fresh_node.kill)
     async with asyncio.timeout(GIVES_UP_S):
         await asyncio.gather(*publishing)
-    await asyncio.to_thread(node.start)
+    await asyncio.to_thread(fresh_node.start)
     await publish_until_taken(broker, Envelope("last", b"{}", KEY))
     arrived: list[str] = []
     async with broker.subscribe(QUEUE, 5000) as subscription:
@@ -305,4 +306,5 @@ async def test_unconfirmed_publishes_of_a_killed_node_are_told_and_confirmed_one
             for one in await take(subscription, 1):
                 arrived.append(one.id)
                 subscription.ack(one)
+    await broker.close()
     assert set(confirmed) <= set(arrived)

@@ -11,6 +11,7 @@ from broker.models.records import now
 from broker.registry.channels import Channels
 from broker.registry.conversations import Conversations, NewTurn
 from broker.registry.database import Database
+from broker.registry.pages import cursor_of
 from broker.registry.records import Channel, Conversation, Turn, Webhook
 from broker.registry.tables import conversations, tokens, turns, webhooks
 from broker.registry.webhooks import Webhooks
@@ -83,6 +84,7 @@ async def test_channels_are_listed_newest_first_page_by_page(database: Database)
     assert found == sorted(made, key=lambda each: (each.created_at, each.id), reverse=True)
     with pytest.raises(ValueError, match="cursor"):
         await store.page("rubbish", 3)
+    assert (await store.page(cursor_of(now(), "\x00"), 100)).items == found
 
 
 async def revision(database: Database, channel_id: str) -> int:

@@ -142,6 +142,21 @@ async def test_a_conversation_that_moved_on_is_refused_and_the_others_are_writte
     assert await said(database, "b") == [1, 2]
 
 
+async def test_a_turn_that_does_not_follow_the_last_one_is_refused(database: Database) -> None:
+    store = Conversations(database)
+    asked = message("u")
+    [loaded] = await store.load([asked])
+    for turns in (3, -1):
+        ahead = replace(loaded, conversation=replace(loaded.conversation, turns=turns, message_counter=9))
+        assert await store.commit([answered(asked, ahead)]) == [False]
+    assert await store.commit([answered(asked, loaded)]) == [True]
+    later = message("u")
+    ahead = replace(loaded, conversation=replace(loaded.conversation, turns=2, message_counter=9))
+    assert await store.commit([answered(later, ahead)]) == [False]
+    [known] = await store.load([later])
+    assert (known.turn, known.conversation.turns, known.conversation.message_counter) == (None, 1, 1)
+
+
 async def test_a_message_has_one_turn(database: Database) -> None:
     store = Conversations(database)
     asked = message("u")
