@@ -27,7 +27,7 @@ def kept_token(path: Path, prefix: str = "") -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             fresh = path.with_name(f".{path.name}.{os.getpid()}")
-            with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
                 file.write(new_token(prefix) + "\n")
             try:
                 os.link(fresh, path)

@@ -45,7 +45,7 @@ class Received:
 
 
 class Sequencer:
-    """Tells by the message counters of each conversation what is next, what is a repeat, and where some are missing."""
+    """Tells by the counters of each conversation what is next, what is a repeat, and where some are missing."""
 
     def __init__(self) -> None:
         self._last: OrderedDict[str, int] = OrderedDict()

@@ -22,7 +22,7 @@ LONGEST_PART = 200
 RETRY_AFTER_S = 1
 
 
-class Problem(Exception):  # noqa: N818 - an answer, not a failure
+class Problem(Exception):
     """An answer that is an error: a status from 400 on, and what happened and what to do in words."""
 
     def __init__(

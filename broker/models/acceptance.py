@@ -58,7 +58,7 @@ def accept_legacy(
     return UserMessage(
         id=message_id,
         channel_id=channel_id,
-        user=User.model_validate(
+        user=User.read(
             {**_unknown(request.sender), "id": request.sender.id, "preferredLanguage": request.locale}
         ),
         message=_legacy_message(request.text),
@@ -72,8 +72,8 @@ def accept_legacy(
 def _user(request: MessageRequest) -> User:
     profile = request.user
     if profile is None:
-        return User.model_validate({"id": request.conversation_id})
-    return User.model_validate({**profile.model_dump(), "id": profile.id or request.conversation_id})
+        return User.read({"id": request.conversation_id})
+    return User.read({**profile.model_dump(), "id": profile.id or request.conversation_id})
 
 
 def _legacy_message(text: str) -> InboundMessage:
@@ -81,7 +81,7 @@ def _legacy_message(text: str) -> InboundMessage:
     if click is None:
         return InboundMessage(text_message=TextMessage(text=text))
     return InboundMessage(
-        postback_message=PostbackMessage.model_validate(
+        postback_message=PostbackMessage.read(
             {
                 **_unknown(click),
                 "title": click.caption,

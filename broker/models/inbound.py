@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -17,9 +16,9 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic.alias_generators import to_camel
 
 from broker.models.json_values import require_plain
+from broker.models.wire import Wire
 
 #: Text that can be a word of a routing key; ask with fullmatch.
 CHANNEL_ID = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
@@ -70,17 +69,10 @@ SessionData = Annotated[dict[SessionKey, Any], BeforeValidator(_empty_for_null)]
 OptionalText = Annotated[str | None, Field(exclude_if=_unset)]
 
 
-class Part(BaseModel):
-    """A part of a message: camelCase in JSON, unknown fields kept, no number taken for a text."""
+class Part(Wire):
+    """A part of a message: unknown fields are kept, and no number is taken for a text."""
 
-    model_config = ConfigDict(
-        alias_generator=to_camel,
-        validate_by_name=True,
-        validate_by_alias=True,
-        serialize_by_alias=True,
-        extra="allow",
-        frozen=True,
-    )
+    model_config = ConfigDict(extra="allow")
 
 
 class Profile(Part):

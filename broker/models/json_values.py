@@ -23,7 +23,7 @@ _LONGEST_PLACE = 120
 
 
 def require_plain(value: V, deepest: int = DEEPEST) -> V:
-    """Return a parsed JSON value as it is; raises ValueError, with the place, where a reader would fail on it.
+    """Return a parsed JSON value as it is; raises ValueError, with the place, where some reader would fail.
 
     Refused: NaN and the infinities, integers beyond 64 bits, and more than `deepest` levels.
     """

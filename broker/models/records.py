@@ -8,11 +8,11 @@ password can publish what only looks like one: what passes can be kept, routed a
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 
 from broker.models.inbound import ChannelId, Identifier, InboundMessage, SessionData, User
 from broker.models.json_values import DEEPEST, JsonObject, require_plain
+from broker.models.wire import Wire
 
 #: An identifier that Postbote made: a UUID, or as short.
 RecordId = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,36}$")]
@@ -25,19 +25,9 @@ Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
 #: A word of a routing key.
 KindWord = Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,32}$")]
 #: W3C Trace Context, made at the door where the sender brought none.
-Traceparent = Annotated[str, StringConstraints(max_length=512)]
-
-
-class Record(BaseModel):
-    """A record on a queue: camelCase in JSON and frozen. It leaves out fields that it does not know."""
-
-    model_config = ConfigDict(
-        alias_generator=to_camel,
-        validate_by_name=True,
-        validate_by_alias=True,
-        serialize_by_alias=True,
-        frozen=True,
-    )
+Traceparent = Annotated[
+    Annotated[str, StringConstraints(max_length=512)] | None, Field(exclude_if=lambda value: value is None)
+]
 
 
 def now() -> datetime:
@@ -45,7 +35,7 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-class UserMessage(Record):
+class UserMessage(Wire):
     """One message of a user to a bot, validated, whichever door it came in by."""
 
     schema_version: Literal[1] = 1
@@ -58,16 +48,16 @@ class UserMessage(Record):
     extra: dict[str, Any] = Field(default_factory=dict)
     source: Literal["http", "legacy", "amqp"] = "http"
     received_at: Moment = Field(default_factory=now)
-    traceparent: Traceparent | None = None
+    traceparent: Traceparent = None
 
     @model_validator(mode="before")
     @classmethod
     def _plain(cls, value: Any) -> Any:
-        # One level more than a request has: what was beside the message is now inside `extra`.
-        return require_plain(value, DEEPEST + 1)
+        # Two levels more than a request has: a click of the older form is now inside `message.postbackMessage`.
+        return require_plain(value, DEEPEST + 2)
 
 
-class BotResponse(Record):
+class BotResponse(Wire):
     """One message of the bot: the `index`-th (from 1) of `count` that answer the message `in_reply_to`."""
 
     schema_version: Literal[1] = 1
@@ -85,4 +75,4 @@ class BotResponse(Record):
     created_at: Moment = Field(default_factory=now)
     #: The channel's revision when the bot answered: whoever delivers must know its webhooks at least so new.
     channel_revision: Count = 0
-    traceparent: Traceparent | None = None
+    traceparent: Traceparent = None

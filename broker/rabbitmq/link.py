@@ -91,7 +91,7 @@ class Link:
 
     def trouble(self) -> str:
         """Say why there is no connection, for an error message."""
-        return f"RabbitMQ at {self._shown} is not reachable: {self._reason}"
+        return f"RabbitMQ at {self._shown} cannot be used: {self._reason}"
 
     def drop(self, connection: AbstractConnection, reason: str) -> None:
         """Give up a connection that does not answer any more, and make a new one."""
@@ -105,6 +105,7 @@ class Link:
         if task is not None:
             task.cancel()
             await asyncio.wait({task})
+        self._reason = "it was closed by this process"
         self._turn(State.CLOSED)
 
     def _turn(self, state: State) -> None:
@@ -122,6 +123,7 @@ class Link:
                 if self._mismatch is None:
                     log.error("broker.mismatch", link=self._name, reason=str(mismatch))
                 self._mismatch = mismatch
+                self._reason = str(mismatch)
                 self._turn(State.CONNECTING)
             except TROUBLE as error:
                 self._mismatch = None

@@ -111,6 +111,8 @@ class Publisher:
 
     async def check(self) -> None:
         """Return where publishing is possible now; raises BrokerUnavailable otherwise."""
+        if self._link.state is not State.OPEN:
+            raise BrokerUnavailable(self._link.trouble())
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
                 connection = await self._link.ready()
@@ -120,7 +122,7 @@ class Publisher:
                 await channel.close()
         except TimeoutError:
             raise BrokerUnavailable(await self._hindrance()) from None
-        except (TopologyMismatch, *TROUBLE) as error:
+        except TROUBLE as error:
             raise BrokerUnavailable(describe(error)) from None
 
     async def close(self) -> None:

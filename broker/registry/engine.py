@@ -81,8 +81,8 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     for pragma in (
         f"busy_timeout={int(STATEMENT_S * 1000)}",
-        "journal_mode=WAL",
-        # What was accepted has to survive a loss of power, and in WAL mode only FULL syncs every commit.
+        # What was accepted has to survive a loss of power, and in WAL mode, which the migration sets for good,
+        # only FULL syncs every commit.
         "synchronous=FULL",
         "foreign_keys=ON",
     ):

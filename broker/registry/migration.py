@@ -1,11 +1,16 @@
 """Migrations: brings a database to the schema of this version, with Alembic."""
 
+import asyncio
+import random
+import time
 from pathlib import Path
 
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker.registry.engine import make_engine
-from broker.registry.outages import outages_told
+from broker.registry.engine import STATEMENT_S, make_engine
+from broker.registry.outages import is_outage, outages_told
 
 #: Any number will do, as long as two migrations of one database use the same.
 LOCK = 7_095_071
@@ -20,10 +25,29 @@ async def migrate(url: str) -> None:
     try:
         with outages_told():
             async with engine.connect() as connection:
+                if engine.dialect.name == "sqlite":
+                    await _write_ahead(connection)
                 await connection.run_sync(_upgrade)
                 await connection.commit()
     finally:
         await engine.dispose()
+
+
+async def _write_ahead(connection: AsyncConnection) -> None:
+    """Have a SQLite file keep a write-ahead log, so that readers and the writer do not wait for each other."""
+    # Two processes that change the mode at once would wait for each other, as long as they may wait at all. So
+    # each tries at once or not at all, and again soon.
+    give_up = time.monotonic() + STATEMENT_S
+    await connection.exec_driver_sql("PRAGMA busy_timeout=0")
+    while True:
+        try:
+            await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+            break
+        except OperationalError as error:
+            if not is_outage(error) or time.monotonic() > give_up:
+                raise
+            await asyncio.sleep(random.uniform(0.01, 0.05))  # noqa: S311 - spreads load, keeps no secret
+    await connection.exec_driver_sql(f"PRAGMA busy_timeout={int(STATEMENT_S * 1000)}")
 
 
 def _upgrade(connection: Connection) -> None:

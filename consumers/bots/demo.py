@@ -140,7 +140,8 @@ def _help(session: Session) -> Reply:
     return Reply(
         [
             say.text(
-                'Try "show everything", "my name is …", "what do you know", "count to 5", "say nothing" or "forget me".'
+                'Try "show everything", "my name is …", "what do you know", "count to 5", "say nothing" '
+                'or "forget me".'
             ),
             say.quick_replies("Or choose:", MENU),
         ],

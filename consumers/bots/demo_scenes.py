@@ -108,7 +108,7 @@ _ALIASES: Mapping[str, str] = {
 
 
 def scene_of(words: str) -> list[Json] | None:
-    """Return what is shown for `carousel`, `show carousel` or `show me a carousel`; None where it is no scene."""
+    """Return what `carousel`, `show carousel` or `show me a carousel` shows; None where it is no scene."""
     for prefix in ("show ", "me ", "an ", "a ", "the "):
         words = words.removeprefix(prefix)
     scene = SCENES.get(_ALIASES.get(words, words))

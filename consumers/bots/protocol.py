@@ -19,7 +19,10 @@ class Reply:
 
 
 class Bot(Protocol):
-    """A bot. It may raise or take long: it is asked again, and what it did not say was not said."""
+    """A bot. It may raise or take long: it is asked again, and what it did not say was not said.
+
+    The session is the bot's own copy, which it may change; only the one in its reply counts.
+    """
 
     async def reply(self, message: UserMessage, session: Session) -> Reply:
         """Answer one message of one conversation; no response at all is an answer too."""

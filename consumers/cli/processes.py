@@ -119,10 +119,12 @@ LAST_SECONDS = 1.8
 
 
 async def _api(settings: Settings, stop: Stop) -> None:
-    async with _base(settings, stop) as base:
-        async with serving_api(base, admin_token(settings), settings.webhook_allow_networks) as address:
-            log.info("api.listening", address=address)
-            await stop.wait()
+    async with (
+        _base(settings, stop) as base,
+        serving_api(base, admin_token(settings), settings.webhook_allow_networks) as address,
+    ):
+        log.info("api.listening", address=address)
+        await stop.wait()
 
 
 async def _bot(settings: Settings, stop: Stop) -> None:

@@ -110,7 +110,9 @@ def _odd(message: object) -> Text:
 
 
 def _link(url: object) -> Text:
-    return Text(plain(url), style="underline blue", overflow="fold") if isinstance(url, str) else Text("(no URL)", style="dim")
+    if not isinstance(url, str):
+        return Text("(no URL)", style="dim")
+    return Text(plain(url), style="underline blue", overflow="fold")
 
 
 def _mappings(values: object) -> Iterable[Mapping[str, Any]]:

@@ -91,8 +91,8 @@ def delete(webhook: Webhook) -> None:
     typer.echo(f"Deleted {webhook}.")
 
 
-@app.command()
-def test(webhook: Webhook, as_json: bool = AsJson) -> None:
+@app.command("test")
+def ping(webhook: Webhook, as_json: bool = AsJson) -> None:
     """Post one signed ping now, and show what came of it; exit code 1 where it was not taken."""
     outcome = _admin("POST", f"/v1/webhooks/{segment(webhook)}/test")
     _show(outcome, as_json)

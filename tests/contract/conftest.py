@@ -1,31 +1,15 @@
 """Every adapter of the broker port, each on a place of its own where nothing is queued yet."""
 
-import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from servers.postgres import engine_answers
-from servers.rabbitmq import NamedNode, Node, clean, container_node, find_scripts, program_node
+from servers.rabbitmq import NamedNode, Node, clean, container_node, installed_node, kinds_here, program_node
 
 from broker.embedded.broker import EmbeddedBroker
 from broker.port import Broker
 from broker.rabbitmq.broker import RabbitBroker
 from broker.topology import Topology
-
-
-def _adapters() -> list[str]:
-    # RabbitMQ 3.10 (Debian's program) and 4 (the container) differ where it matters to us: both, if possible.
-    adapters = ["embedded"]
-    if os.environ.get("POSTBOTE_TEST_AMQP_URL"):
-        return [*adapters, "rabbitmq"]
-    if engine_answers():
-        adapters.append("rabbitmq4")
-        try:
-            find_scripts()
-        except RuntimeError:
-            return adapters
-    return [*adapters, "rabbitmq"]
 
 
 class MakeBroker:
@@ -54,17 +38,11 @@ class MakeBroker:
             await made.close()
 
 
-@pytest.fixture(scope="session")
-def installed_node() -> Iterator[Node]:
-    """Provide the node that `rabbitmq` names: the one that is set, else the machine's own program."""
-    if os.environ.get("POSTBOTE_TEST_AMQP_URL"):
-        from servers.rabbitmq import rabbitmq_node
-
-        with rabbitmq_node() as node:
-            yield node
-    else:
-        with program_node() as private:
-            yield private
+@pytest.fixture(scope="session", name="installed_node")
+def provide_installed_node() -> Iterator[Node]:
+    """Provide the node that is named, else one of the machine's own program."""
+    with installed_node() as node:
+        yield node
 
 
 @pytest.fixture(scope="session")
@@ -74,7 +52,7 @@ def container_of_4() -> Iterator[Node]:
         yield node
 
 
-@pytest.fixture(params=_adapters())
+@pytest.fixture(params=["embedded", *kinds_here()])
 async def make_broker(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[MakeBroker]:
     """Provide what makes brokers, on each adapter in turn."""
     place: str | Path = tmp_path / "queues.db"
@@ -89,11 +67,7 @@ async def make_broker(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIt
     await maker.close()
 
 
-def _nodes() -> list[str]:
-    return [adapter for adapter in _adapters() if adapter != "embedded"]
-
-
-@pytest.fixture(params=_nodes())
+@pytest.fixture(params=kinds_here())
 async def node(request: pytest.FixtureRequest) -> Node:
     """Provide each RabbitMQ in turn, with nothing of Postbote on it, for tests that do something to it."""
     node: Node = request.getfixturevalue(
@@ -112,7 +86,7 @@ def fresh_node() -> Iterator[Node]:
     A queue that was deleted and made again under its name may not come back from a SIGKILL soon after: the
     node then looks for its log in the folder of the deleted one. So a node that is to be killed is a new one.
     """
-    with container_node() if "rabbitmq" not in _nodes() else program_node() as node:
+    with container_node() if "rabbitmq" not in kinds_here() else program_node() as node:
         yield node
 
 

@@ -181,7 +181,7 @@ async def until(condition: Callable[[], bool], within_s: float, what: str) -> No
     """Wait for a condition that another process brings about, which sends us no event; fails after a time."""
     try:
         async with asyncio.timeout(within_s):
-            while not condition():
+            while not condition():  # noqa: ASYNC110 - what is waited for happens in another process
                 await asyncio.sleep(0.02)
     except TimeoutError:
         raise AssertionError(f"not within {within_s:g} s: {what}") from None

@@ -74,21 +74,42 @@ class Node(Protocol):
         ...
 
 
+def kinds_here() -> list[str]:
+    """List what contract tests run on: RabbitMQ 4 in a container, and the one that is named or installed.
+
+    RabbitMQ 3.10 (Debian's program) and 4 (the container) differ where it matters to us: both, if possible.
+    """
+    kinds = ["rabbitmq4"] if engine_answers() else []
+    if not kinds or os.environ.get("POSTBOTE_TEST_AMQP_URL"):
+        return [*kinds, "rabbitmq"]
+    try:
+        find_scripts()
+    except RuntimeError:
+        return kinds
+    return [*kinds, "rabbitmq"]
+
+
+@contextmanager
+def installed_node() -> Iterator[Node]:
+    """Provide the node of kind `rabbitmq`: the one that is named, else the machine's own program."""
+    named = os.environ.get("POSTBOTE_TEST_AMQP_URL")
+    if named:
+        yield NamedNode(named)
+    else:
+        with program_node() as node:
+            yield node
+
+
 @contextmanager
 def rabbitmq_node() -> Iterator[Node]:
     """Provide a node; raises RuntimeError where there is none."""
-    named = os.environ.get("POSTBOTE_TEST_AMQP_URL")
     with ExitStack() as stack:
         node: Node | None = None
-        if named:
-            node = NamedNode(named)
-        elif engine_answers():
+        if not os.environ.get("POSTBOTE_TEST_AMQP_URL") and engine_answers():
             # An engine without the image, and without a way to fetch it, is as good as none.
             with suppress(Exception):
                 node = stack.enter_context(container_node())
-        if node is None:
-            node = stack.enter_context(program_node())
-        yield node
+        yield node or stack.enter_context(installed_node())
 
 
 class NamedNode:
@@ -263,9 +284,10 @@ class ProgramNode:
         self._end_server(signal.SIGKILL)
 
     def pause(self) -> None:
-        """Stop the server's process where it stands."""
+        """Stop the server's process where it stands, and wait until all its threads do."""
         if self._server is not None:
             self._server.send_signal(signal.SIGSTOP)
+            os.waitpid(self._server.pid, os.WUNTRACED)
 
     def resume(self) -> None:
         """Continue the server's process."""

@@ -36,7 +36,7 @@ def test_each_lane_is_worked_in_order_whatever_the_interleaving(items: list[tupl
             lanes.put(key, (number, yields))
             if yields == 3:
                 await asyncio.sleep(0)
-        while len(lanes):
+        while len(lanes):  # noqa: ASYNC110 - gives the loop up, waits for no time to pass
             await asyncio.sleep(0)
         for key in "abc":
             assert [n for k, n in done if k == key] == [n for n, (k, _) in enumerate(items) if k == key]
@@ -74,7 +74,7 @@ async def test_an_empty_lane_costs_nothing() -> None:
     lanes: Lanes[int, int] = Lanes(work, lambda key, error: None)
     for number in range(10_000):
         lanes.put(number, number)
-    while len(lanes):
+    while len(lanes):  # noqa: ASYNC110 - gives the loop up, waits for no time to pass
         await asyncio.sleep(0)
     await lanes.stop(1)
     assert not lanes._tasks
