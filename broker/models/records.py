@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 
 from broker.models.inbound import ChannelId, Identifier, InboundMessage, SessionData, User
-from broker.models.json_values import DEEPEST, JsonObject, require_plain
+from broker.models.json_values import DEEPEST, LARGEST_INTEGER, JsonObject, require_plain
 from broker.models.wire import Wire
 
 #: An identifier that Postbote made: a UUID, or as short.
@@ -20,8 +20,8 @@ RecordId = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,36}$")]
 Moment = Annotated[
     AwareDatetime, Field(ge=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(2200, 1, 1, tzinfo=UTC))
 ]
-#: A whole number that fits a database's 64 bits.
-Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
+#: A whole number from 1 that fits a database's 64 bits.
+Ordinal = Annotated[int, Field(ge=1, le=LARGEST_INTEGER)]
 #: A word of a routing key.
 KindWord = Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,32}$")]
 #: W3C Trace Context, made at the door where the sender brought none.
@@ -65,14 +65,14 @@ class BotResponse(Wire):
     channel_id: ChannelId
     user_id: Identifier
     in_reply_to: RecordId
-    index: Count = Field(ge=1)
-    count: Count = Field(ge=1)
+    index: Ordinal
+    count: Ordinal
     #: 1 for the first response of a conversation, then one more each, without gaps.
-    message_counter: Count = Field(ge=1)
+    message_counter: Ordinal
     kind: KindWord
     #: A message object of the wire contract, as the bot gave it; unknown fields pass through unchanged.
     message: JsonObject
     created_at: Moment = Field(default_factory=now)
     #: The channel's revision when the bot answered: whoever delivers must know its webhooks at least so new.
-    channel_revision: Count = 0
+    channel_revision: int = Field(0, ge=0, le=LARGEST_INTEGER)
     traceparent: Traceparent = None

@@ -53,7 +53,9 @@ class Process:
                 stderr=out,
             )
         if self.command != "migrate":
-            await until(lambda: self._says_ready(started), READY_S, f"{self.command} is ready:\n{self.output()}")
+            await until(
+                lambda: self._says_ready(started), READY_S, f"{self.command} is ready:\n{self.output()}"
+            )
         return self
 
     def output(self) -> str:

@@ -23,7 +23,9 @@ async def test_what_was_accepted_is_delivered_after_kill_9(embedded: Deployment,
         assert receiver.first_arrivals("/hook", f"user-{user}") == list(range(1, 21))
 
 
-async def test_kill_9_again_and_again_under_load_loses_nothing(embedded: Deployment, receiver: Receiver) -> None:
+async def test_kill_9_again_and_again_under_load_loses_nothing(
+    embedded: Deployment, receiver: Receiver
+) -> None:
     (process,) = await embedded.start("run")
     channel, token = await embedded.api.channel()
     await embedded.api.webhook(channel, receiver, "/hook")
@@ -41,12 +43,16 @@ async def test_kill_9_again_and_again_under_load_loses_nothing(embedded: Deploym
 
         before = receiver.distinct("/hook")
         talking = [asyncio.create_task(talk(user)) for user in accepted]
-        await until(lambda before=before: receiver.distinct("/hook") > before + 50, ARRIVAL_S, "some deliveries")  # type: ignore[misc]
+        await until(
+            lambda before=before: receiver.distinct("/hook") > before + 50, ARRIVAL_S, "some deliveries"
+        )  # type: ignore[misc]
         await process.kill()
         await asyncio.gather(*talking)
         (process,) = await embedded.start("run")
     wanted = sum(len(texts) for texts in accepted.values())
-    await until(lambda: len(_arrived(receiver, accepted)) >= wanted, ARRIVAL_S, f"all {wanted} accepted messages")
+    await until(
+        lambda: len(_arrived(receiver, accepted)) >= wanted, ARRIVAL_S, f"all {wanted} accepted messages"
+    )
     for user, texts in accepted.items():
         # A message that was being posted at the kill may have been taken without our having heard so.
         arrived = list(dict.fromkeys(receiver.texts[user]))
@@ -56,7 +62,9 @@ async def test_kill_9_again_and_again_under_load_loses_nothing(embedded: Deploym
 
 
 def _arrived(receiver: Receiver, accepted: dict[str, list[str]]) -> set[tuple[str, str]]:
-    return {(user, text) for user, texts in accepted.items() for text in set(texts) & set(receiver.texts[user])}
+    return {
+        (user, text) for user, texts in accepted.items() for text in set(texts) & set(receiver.texts[user])
+    }
 
 
 async def test_a_stop_drains_and_ends_in_time_also_with_an_endpoint_that_hangs(

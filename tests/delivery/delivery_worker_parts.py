@@ -1,0 +1,134 @@
+"""Parts of a delivery worker on a real registry, with an endpoint that answers as it is told."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from broker.models.records import BotResponse
+from broker.port import Envelope
+from broker.registry.backlog import Backlog
+from broker.registry.channels import Channels
+from broker.registry.deliveries import Deliveries
+from broker.registry.records import Attempt, Channel, Webhook
+from broker.registry.webhooks import Webhooks
+from consumers.attempt import Outcome
+from consumers.delivery_worker import Delivering, DeliverySession
+from consumers.retry import Schedule
+
+
+class Endpoint:
+    """Stands for all endpoints: answers each attempt with `answer(webhook id, message counter)`, and keeps order."""
+
+    def __init__(self) -> None:
+        self.delivered: list[tuple[str, str, int]] = []
+        self.tried: list[tuple[str, int]] = []
+        self.failing: dict[str, int] = {}
+        self.changed = asyncio.Event()
+
+    async def post(
+        self, channel: Channel, webhook: Webhook, response: BotResponse, delivery_id: str, number: int
+    ) -> Outcome:
+        """Answer one attempt."""
+        await asyncio.sleep(0)
+        status = self.failing.get(webhook.id, 200)
+        self.tried.append((webhook.id, response.message_counter))
+        if status < 300:
+            self.delivered.append((webhook.id, response.user_id, response.message_counter))
+        self.changed.set()
+        return Outcome(Attempt(number, datetime.now(UTC), 1, status, None, "", "answer"), None)
+
+    async def until(self, deliveries: int) -> None:
+        """Wait for so many deliveries."""
+        async with asyncio.timeout(20):
+            while len(self.delivered) < deliveries:
+                self.changed.clear()
+                await self.changed.wait()
+
+
+class AckedQueue:
+    """A subscription that remembers what was acknowledged."""
+
+    def __init__(self) -> None:
+        self.acked: list[str] = []
+        self.changed = asyncio.Event()
+
+    async def receive(self) -> Sequence[Envelope]:
+        """Not used: the tests hand envelopes to the session themselves."""
+        raise AssertionError
+
+    def ack(self, envelope: Envelope) -> None:
+        """Remember."""
+        self.acked.append(envelope.id)
+        self.changed.set()
+
+    async def flush(self) -> None:
+        """Nothing waits."""
+
+    async def until(self, acked: int) -> None:
+        """Wait for so many acknowledgements."""
+        async with asyncio.timeout(20):
+            while len(self.acked) < acked:
+                self.changed.clear()
+                await self.changed.wait()
+
+
+class Graveyard:
+    """A broker that only keeps what is published to it."""
+
+    def __init__(self) -> None:
+        self.published: list[Envelope] = []
+
+    async def publish(self, exchange: str, envelope: Envelope) -> None:
+        """Keep it."""
+        self.published.append(envelope)
+
+
+@dataclass
+class Worker:
+    """A delivery worker's parts, and what they saw."""
+
+    shared: Delivering
+    backlog: Backlog
+    deliveries: Deliveries
+    channels: Channels
+    webhooks: Webhooks
+    endpoint: Endpoint
+    queue: AckedQueue
+    graveyard: Graveyard
+    channel: Channel
+    counters: dict[str, int] = field(default_factory=dict)
+
+    def session(self) -> DeliverySession:
+        """Open a session on partition 0."""
+        return DeliverySession(self.queue, self.shared, 0)
+
+    def says(self, user: str, count: int = 1, revision: int = 0) -> list[Envelope]:
+        """Make the next responses to a user."""
+        envelopes = []
+        for _ in range(count):
+            counter = self.counters[user] = self.counters.get(user, 0) + 1
+            response = BotResponse(
+                id=f"{user}-{counter}",
+                channel_id=self.channel.id,
+                user_id=user,
+                in_reply_to="m",
+                index=1,
+                count=1,
+                message_counter=counter,
+                kind="text",
+                message={"text": str(counter)},
+                channel_revision=revision,
+            )
+            envelopes.append(
+                Envelope(response.id, response.model_dump_json().encode(), "", {}, len(envelopes) + 1)
+            )
+        return envelopes
+
+    def order(self, webhook: str, user: str) -> list[int]:
+        """Return the counters that a webhook got for a user, in order of arrival."""
+        return [n for w, u, n in self.endpoint.delivered if (w, u) == (webhook, user)]
+
+
+#: Fails fast: the tests do not wait for real schedules.
+QUICK = Schedule(head=(0.001, 0.001), tail=(0.001,) * 30, jitter=0)

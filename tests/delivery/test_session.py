@@ -1,0 +1,228 @@
+"""A delivery worker's session: order, parking, going live again, and what is kept of it all."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from delivery_worker_parts import Worker
+
+from broker.port import Envelope
+from consumers.backlog import Drainer
+from consumers.dead_letters import REASON, STAGE
+
+
+async def until_logged(worker: Worker, status: str, count: int) -> list[str]:
+    async with asyncio.timeout(20):
+        while True:
+            page = await worker.deliveries.page(worker.channel.id, None, 200, status=status)  # type: ignore[arg-type]
+            if len(page.items) >= count:
+                return [delivery.id for delivery in page.items]
+
+
+async def test_each_webhook_gets_each_conversation_in_order_and_all_is_acknowledged_and_logged(
+    worker: Worker,
+) -> None:
+    hooks = [await worker.webhooks.create(worker.channel.id, url="https://example.com") for _ in range(3)]
+    session = worker.session()
+    for _ in range(10):
+        await session.take([*worker.says("ada", 2), *worker.says("bob")])
+    await worker.queue.until(30)
+    for hook in hooks:
+        assert hook is not None
+        assert worker.order(hook.id, "ada") == list(range(1, 21))
+        assert worker.order(hook.id, "bob") == list(range(1, 11))
+    for delivery in await until_logged(worker, "delivered", 90):
+        kept = await worker.deliveries.get(delivery)
+        assert kept is not None
+        assert [(attempt.number, attempt.status_code) for attempt in kept.attempts] == [(1, 200)]
+    await session.stop(1)
+
+
+async def test_a_webhook_gets_only_the_events_that_it_asked_for(worker: Worker) -> None:
+    text = await worker.webhooks.create(
+        worker.channel.id, url="https://example.com", events=["response.text"]
+    )
+    other = await worker.webhooks.create(
+        worker.channel.id, url="https://example.com", events=["response.media"]
+    )
+    assert text is not None
+    assert other is not None
+    session = worker.session()
+    await session.take(worker.says("ada", 3))
+    await worker.queue.until(3)
+    assert worker.order(text.id, "ada") == [1, 2, 3]
+    assert worker.order(other.id, "ada") == []
+    await session.stop(1)
+
+
+async def test_a_webhook_registered_before_the_bot_answered_gets_the_answer(worker: Worker) -> None:
+    session = worker.session()
+    await session.take(worker.says("ada", revision=1))
+    await worker.queue.until(1)
+    hook = await worker.webhooks.create(worker.channel.id, url="https://example.com")
+    assert hook is not None
+    channel = await worker.channels.get(worker.channel.id)
+    assert channel is not None
+    await session.take(worker.says("ada", revision=channel.revision))
+    await worker.queue.until(2)
+    assert worker.order(hook.id, "ada") == [2]
+    await session.stop(1)
+
+
+async def test_a_failing_lane_is_parked_and_drained_in_order_while_others_go_on(worker: Worker) -> None:
+    bad = await worker.webhooks.create(worker.channel.id, url="https://bad.example")
+    good = await worker.webhooks.create(worker.channel.id, url="https://good.example")
+    assert bad is not None
+    assert good is not None
+    worker.endpoint.failing[bad.id] = 503
+    session = worker.session()
+    await session.take(worker.says("ada", 20))
+    await worker.queue.until(20)
+    assert worker.order(good.id, "ada") == list(range(1, 21))
+    assert worker.order(bad.id, "ada") == []
+    assert await worker.backlog.lanes_of(0) == {(bad.id, f"{worker.channel.id}/ada")}
+    # What comes while it is parked goes behind the others, also once the endpoint is well again.
+    worker.endpoint.failing.clear()
+    await session.take(worker.says("ada", 5))
+    await worker.queue.until(25)
+    assert worker.order(bad.id, "ada") == []
+    drainer = asyncio.create_task(Drainer(worker.backlog, worker.shared).run())
+    await worker.endpoint.until(50)
+    assert worker.order(bad.id, "ada") == list(range(1, 26))
+    await until_logged(worker, "delivered", 50)
+    while await worker.backlog.lanes_of(0):
+        pass
+    # The lane is live again: the next one goes straight through.
+    await session.take(worker.says("ada", 3))
+    await worker.queue.until(28)
+    assert worker.order(bad.id, "ada") == list(range(1, 29))
+    worker.shared.stop.set()
+    await drainer
+    await session.stop(1)
+
+
+async def test_the_next_holder_of_a_partition_puts_new_messages_behind_what_was_parked(
+    worker: Worker,
+) -> None:
+    hook = await worker.webhooks.create(worker.channel.id, url="https://example.com")
+    assert hook is not None
+    worker.endpoint.failing[hook.id] = 500
+    first = worker.session()
+    await first.take(worker.says("ada", 3))
+    await worker.queue.until(3)
+    await first.stop(1)
+    worker.endpoint.failing.clear()
+    second = worker.session()
+    await second.take(worker.says("ada", 3))
+    await worker.queue.until(6)
+    assert worker.order(hook.id, "ada") == []
+    drainer = asyncio.create_task(Drainer(worker.backlog, worker.shared).run())
+    await worker.endpoint.until(6)
+    assert worker.order(hook.id, "ada") == [1, 2, 3, 4, 5, 6]
+    worker.shared.stop.set()
+    await drainer
+    await second.stop(1)
+
+
+async def test_a_poison_message_is_given_up_with_its_attempts_and_its_lane_goes_on(worker: Worker) -> None:
+    hook = await worker.webhooks.create(worker.channel.id, url="https://example.com")
+    assert hook is not None
+    worker.endpoint.failing[hook.id] = 400
+    session = worker.session()
+    await session.take(worker.says("ada", 1))
+    drainer = asyncio.create_task(Drainer(worker.backlog, worker.shared).run())
+    (dead,) = await until_logged(worker, "dead", 1)
+    kept = await worker.deliveries.get(dead)
+    assert kept is not None
+    assert kept.response is not None
+    assert kept.response["message"] == {"text": "1"}
+    assert [attempt.status_code for attempt in kept.attempts] == [400, 400, 400]
+    assert {attempt.answer for attempt in kept.attempts} == {"answer"}
+    assert "400" in (kept.reason or "")
+    worker.endpoint.failing.clear()
+    await session.take(worker.says("ada", 2))
+    await worker.endpoint.until(2)
+    assert worker.order(hook.id, "ada") == [2, 3]
+    worker.shared.stop.set()
+    await drainer
+    await session.stop(1)
+
+
+async def test_410_disables_the_webhook_and_enabling_it_delivers_what_waited_in_order(worker: Worker) -> None:
+    hook = await worker.webhooks.create(worker.channel.id, url="https://example.com")
+    assert hook is not None
+    worker.endpoint.failing[hook.id] = 410
+    session = worker.session()
+    await session.take(worker.says("ada", 4))
+    await worker.queue.until(4)
+    disabled = await worker.webhooks.get(hook.id)
+    assert disabled is not None
+    assert not disabled.enabled
+    assert "410" in (disabled.disabled_reason or "")
+    worker.endpoint.failing.clear()
+    drainer = asyncio.create_task(Drainer(worker.backlog, worker.shared).run())
+    assert await worker.backlog.claim(10, 1) == []
+    await worker.webhooks.update(hook.id, {"enabled": True})
+    await worker.endpoint.until(3)
+    # The one that was answered 410 is kept as dead; the endpoint said that it wants no more of it.
+    assert worker.order(hook.id, "ada") == [2, 3, 4]
+    worker.shared.stop.set()
+    await drainer
+    await session.stop(1)
+
+
+async def test_what_waits_for_a_deleted_webhook_is_kept_as_dead(worker: Worker) -> None:
+    hook = await worker.webhooks.create(worker.channel.id, url="https://example.com")
+    assert hook is not None
+    worker.endpoint.failing[hook.id] = 500
+    session = worker.session()
+    await session.take(worker.says("ada", 3))
+    await worker.queue.until(3)
+    await worker.webhooks.delete(hook.id)
+    worker.shared.directory.forget(worker.channel.id)
+    drainer = asyncio.create_task(Drainer(worker.backlog, worker.shared).run())
+    assert len(await until_logged(worker, "dead", 3)) == 3
+    worker.shared.stop.set()
+    await drainer
+    await session.stop(1)
+
+
+@pytest.mark.parametrize("body", [b"", b"not JSON", b"{}", b'{"schemaVersion": 99}', b"\xff" * 10])
+async def test_rubbish_becomes_a_dead_letter_and_the_partition_goes_on(worker: Worker, body: bytes) -> None:
+    hook = await worker.webhooks.create(worker.channel.id, url="https://example.com")
+    assert hook is not None
+    session = worker.session()
+    await session.take([Envelope("rubbish", body), *worker.says("ada")])
+    await worker.queue.until(2)
+    (letter,) = worker.graveyard.published
+    assert letter.body == body
+    assert letter.headers[STAGE] == "delivery"
+    assert letter.headers[REASON]
+    assert worker.order(hook.id, "ada") == [1]
+    await session.stop(1)
+
+
+async def test_a_deleted_channels_responses_become_dead_letters(worker: Worker) -> None:
+    session = worker.session()
+    await worker.channels.delete(worker.channel.id)
+    await session.take(worker.says("ada"))
+    await worker.queue.until(1)
+    assert worker.graveyard.published[0].headers[REASON] == "unknown channel"
+    await session.stop(1)
+
+
+async def test_stopping_hands_back_what_waits_for_another_attempt(worker: Worker) -> None:
+    hook = await worker.webhooks.create(worker.channel.id, url="https://example.com")
+    assert hook is not None
+    worker.endpoint.failing[hook.id] = 500
+    slow = replace(worker.shared, schedule=replace(worker.shared.schedule, head=(30.0,)))
+    session = replace(worker, shared=slow).session()
+    await session.take(worker.says("ada", 2))
+    async with asyncio.timeout(5):
+        while not worker.endpoint.tried:
+            worker.endpoint.changed.clear()
+            await worker.endpoint.changed.wait()
+    worker.shared.stop.set()
+    await asyncio.wait_for(session.stop(0.2), 5)
+    assert worker.queue.acked == []
+    assert await worker.backlog.lanes_of(0) == set()
