@@ -18,7 +18,7 @@ from broker.registry.records import BacklogLane, Delivery
 from consumers.delivery_worker import Delivering
 from consumers.outage import outlast
 from consumers.parking import BacklogStore
-from consumers.retry import Delivered, GiveUp, TryAgain, decide
+from consumers.retry import Delivered, Disable, GiveUp, TryAgain, decide
 
 log = structlog.get_logger()
 
@@ -128,9 +128,10 @@ class Drainer:
         match decision:
             case Delivered():
                 return _settled(tried, "delivered", None), None
-            case GiveUp(reason, disable):
-                if disable:
-                    await shared.disabling.disable(webhook, reason)
+            case Disable(reason):
+                await shared.disabling.disable(webhook, reason)
+                return tried, LOOK_S
+            case GiveUp(reason):
                 log.warning("delivery.dead", delivery=delivery.id, webhook=webhook.id, reason=reason)
                 return _settled(tried, "dead", reason), None
             case TryAgain(wait_s, _):

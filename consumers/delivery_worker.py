@@ -29,7 +29,7 @@ from consumers.lanes import Lane, Lanes
 from consumers.outage import outlast
 from consumers.parking import LaneKey, Parking
 from consumers.rejection import why_invalid
-from consumers.retry import Delivered, GiveUp, Schedule, TryAgain, decide
+from consumers.retry import Delivered, Disable, GiveUp, Schedule, TryAgain, decide
 from consumers.serving import Stop
 
 log = structlog.get_logger()
@@ -210,10 +210,12 @@ class DeliverySession:
                     lane.items.popleft()
                     head.receipt.settled()
                     return
-                case GiveUp(reason, disable):
-                    if disable:
-                        await shared.disabling.disable(webhook, reason)
+                case GiveUp(reason):
                     await self._give_up(lane, head, reason)
+                    return
+                case Disable(reason):
+                    await shared.disabling.disable(webhook, reason)
+                    await self._park(lane, 0.0)
                     return
                 case TryAgain(wait_s, "backlog"):
                     await self._park(lane, wait_s)

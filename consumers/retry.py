@@ -58,13 +58,19 @@ class TryAgain:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """Keep it as a dead letter; with `disable`, the receiver has asked for no more of them."""
+    """Keep it as dead."""
 
     reason: str
-    disable: bool = False
 
 
-Decision = Delivered | TryAgain | GiveUp
+@dataclass(frozen=True, slots=True)
+class Disable:
+    """The receiver wants no more: disable the webhook, and let it and all that follow wait until it is enabled."""
+
+    reason: str
+
+
+Decision = Delivered | TryAgain | GiveUp | Disable
 
 
 def decide(
@@ -79,7 +85,7 @@ def decide(
     if code is not None and 200 <= code < 300:
         return Delivered()
     if code == 410:
-        return GiveUp("the endpoint answered 410 Gone", disable=True)
+        return Disable("the endpoint answered 410 Gone")
     if code is not None and 400 <= code < 500 and code not in RETRIED_4XX and attempts >= REFUSED_ATTEMPTS:
         return GiveUp(f"the endpoint refused it with {code}, {attempts} times")
     waits = (*schedule.head, *schedule.tail)

@@ -72,7 +72,7 @@ async def test_a_database_that_was_dropped(postgres_server: str) -> None:
     await expect_unavailable(url_of(postgres_server, "postbote_nowhere"), "does not exist")
 
 
-async def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
+async def test_a_file_that_cannot_be_opened(tmp_path: Path, connections_end: None) -> None:
     (tmp_path / "folder").mkdir()
     await expect_unavailable(f"sqlite:///{tmp_path / 'folder'}", "unable to open")
 
