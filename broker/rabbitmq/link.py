@@ -1,7 +1,8 @@
 """One AMQP connection that is kept up: connect, make ready, wait until it is lost, begin again.
 
-A plain connection of aiormq, the client beneath aio-pika, and our own loop: topology, AMQP channels and
-consumers have to be built anew together, and aiormq's AMQP channels tell when the broker cancels a consumer.
+A plain connection of aio-pika and our own loop: topology, AMQP channels and consumers have to be built anew
+together. What goes over it uses aiormq, aio-pika's lower half: its AMQP channels tell when the broker cancels a
+consumer, and it costs no object and no task that we do not need.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from enum import Enum
 
-import aiormq
+import aio_pika
 import structlog
 from aiormq.abc import AbstractConnection
 from aiormq.exceptions import AMQPError, ConnectionClosed, ProbableAuthenticationError
@@ -61,6 +62,7 @@ class Link:
         self._name = name
         self._prepare = prepare
         self._connection: AbstractConnection | None = None
+        self._opened: aio_pika.Connection | None = None
         self._mismatch: TopologyMismatch | None = None
         self._reason = "it has not been connected to yet"
         self._changed = asyncio.Event()
@@ -138,14 +140,18 @@ class Link:
 
     async def _connect(self) -> AbstractConnection:
         properties: FieldTable = {"connection_name": f"postbote {self._name}"}
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            connection = await aiormq.connect(self._url, client_properties=properties)
+        opened = aio_pika.Connection(self._url, client_properties=properties)
         try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await opened.connect()
+            assert opened.transport is not None
+            connection = opened.transport.connection
             async with asyncio.timeout(PREPARE_TIMEOUT_S):
                 await self._prepare(connection)
         except BaseException:
-            await _farewell(connection)
+            await _farewell(opened)
             raise
+        self._opened = opened
         return connection
 
     async def _stay(self, connection: AbstractConnection) -> None:
@@ -168,7 +174,8 @@ class Link:
         finally:
             self._connection = None
             self._turn(State.CONNECTING)
-            await _farewell(connection)
+            if self._opened is not None:
+                await _farewell(self._opened)
 
 
 def backoff(failures: int) -> float:
@@ -198,7 +205,7 @@ def describe(error: BaseException | None) -> str:
     return " ".join((str(error) or type(error).__name__).split())
 
 
-async def _farewell(connection: AbstractConnection) -> None:
+async def _farewell(connection: aio_pika.Connection) -> None:
     closing = asyncio.ensure_future(connection.close(ConnectionClosed(0, "closed by this process")))
     try:
         await asyncio.wait({closing}, timeout=CLOSE_TIMEOUT_S)

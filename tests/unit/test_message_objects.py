@@ -71,6 +71,7 @@ BROKEN = [
     ("other", {"text": None}),
     ("other", {"type": "other"}),
     ("other", {"attachment": "x", "text": "y"}),
+    ("other", {"attachment": {}, "text": "y"}),
     ("other", {"attachment": {"type": "template"}}),
     ("other", {"attachment": {"type": ["image"], "payload": {}}}),
     ("other", template("receipt", elements=[])),
