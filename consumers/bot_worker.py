@@ -189,7 +189,7 @@ def response_envelope(response: BotResponse, partitions: int) -> Envelope:
     partition = partition_of(conversation_key(response.channel_id, response.user_id), partitions)
     return Envelope(
         response.id,
-        response.model_dump_json(exclude_none=True).encode(),
+        response.model_dump_json().encode(),
         response_key(response.channel_id, response.kind, partition),
         {
             "postbote-in-reply-to": response.in_reply_to,

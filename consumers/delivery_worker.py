@@ -65,7 +65,8 @@ class Waiting:
 
     def delivery(self, status: str, reason: str | None = None) -> Delivery:
         """Make the registry's record of it; a delivered one leaves its response to the turns."""
-        last = self.attempts[-1].started_at if self.attempts else None
+        last = self.attempts[-1] if self.attempts else None
+        ended = last.started_at + timedelta(milliseconds=last.duration_ms) if last else now()
         return Delivery(
             id=self.id,
             webhook_id=self.webhook_id,
@@ -78,10 +79,8 @@ class Waiting:
             reason=reason,
             attempt_count=len(self.attempts),
             created_at=self.response.created_at,
-            finished_at=None if status == "pending" else last or now(),
-            response=None
-            if status == "delivered"
-            else self.response.model_dump(mode="json", exclude_none=True),
+            finished_at=None if status == "pending" else ended,
+            response=None if status == "delivered" else self.response.model_dump(mode="json"),
             attempts=tuple(self.attempts),
         )
 

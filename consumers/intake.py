@@ -53,7 +53,7 @@ class IntakeSession:
         envelope, message = lane.items[0]
         forwarded = Envelope(
             message.id,
-            message.model_dump_json(exclude_none=True).encode(),
+            message.model_dump_json().encode(),
             inbound_key(message.channel_id, partition_of(lane.key, self._partitions)),
         )
         await outlast(lambda: self._broker.publish(INBOUND, forwarded), "intake.forwarding")

@@ -5,6 +5,7 @@ import random
 from typing import Any
 
 from broker.ids import response_id
+from broker.models.json_values import json_object
 from broker.models.message_objects import kind_of
 from broker.models.records import BotResponse, UserMessage, now
 from broker.models.session import session_after
@@ -41,9 +42,10 @@ async def answer(bot: Bot, message: UserMessage, conversation: Conversation, tim
 
 
 def new_turn(message: UserMessage, conversation: Conversation, reply: Reply, revision: int) -> NewTurn:
-    """Make the turn that a reply amounts to; raises BotFailed where the reply cannot be written as JSON."""
-    count = len(reply.responses)
+    """Make the turn that a reply amounts to; raises BotFailed where it cannot be written as JSON."""
     try:
+        count = len(reply.responses)
+        session = json_object(reply.session)
         responses = [
             BotResponse(
                 id=response_id(message.id, index),
@@ -58,12 +60,12 @@ def new_turn(message: UserMessage, conversation: Conversation, reply: Reply, rev
                 created_at=now(),
                 channel_revision=revision,
                 traceparent=message.traceparent,
-            ).model_dump(mode="json", exclude_none=True)
+            ).model_dump(mode="json")
             for index, said in enumerate(reply.responses, start=1)
         ]
-    except ValueError as error:
-        raise BotFailed(f"it replied with what is no JSON object: {error}") from error
-    return _turn(message, conversation, responses, dict(reply.session), failed=False)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise BotFailed(f"it replied with what is no Reply of JSON objects: {error}") from error
+    return _turn(message, conversation, responses, session, failed=False)
 
 
 def failed_turn(message: UserMessage, conversation: Conversation) -> NewTurn:
@@ -86,7 +88,7 @@ def _turn(
             conversation_key=conversation.key,
             channel_id=conversation.channel_id,
             number=number,
-            message=message.model_dump(mode="json", exclude_none=True),
+            message=message.model_dump(mode="json"),
             responses=responses,
             outcome="failed" if failed else "answered",
             published=not responses,

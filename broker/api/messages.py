@@ -105,7 +105,7 @@ async def enqueue(broker: Broker, message: UserMessage, partitions: int) -> None
     """Publish a message to its partition; it is durable when this returns. Raises BrokerUnavailable."""
     key = conversation_key(message.channel_id, message.user.id)
     routing_key = inbound_key(message.channel_id, partition_of(key, partitions))
-    body = message.model_dump_json(exclude_none=True).encode()
+    body = message.model_dump_json().encode()
     await broker.publish(INBOUND, Envelope(message.id, body, routing_key))
 
 
