@@ -82,7 +82,7 @@ class Process:
         assert self._child is not None
         said = self._log.read_bytes()[started:].decode()
         assert self._child.returncode is None, f"{self.command} ended at once:\n{said}"
-        return any(sign in said for sign in ("api.listening", ".working", "Listening on"))
+        return any(sign in said for sign in ("api.listening", ".working", "Ctrl-C stops it"))
 
 
 class Receiver:
