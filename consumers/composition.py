@@ -11,6 +11,7 @@ import structlog
 from aiohttp import web
 
 from broker.api.app import Parts, make_app
+from broker.errors import SettingsError
 from broker.partitions import partition_word
 from broker.port import Broker, Subscription
 from broker.registry.backlog import Backlog
@@ -34,6 +35,7 @@ from consumers.delivery_worker import Delivering, DeliverySession
 from consumers.directory import Directory
 from consumers.disabling import WebhookDisabling
 from consumers.intake import IntakeSession
+from consumers.outage import outlast
 from consumers.parking import Parking
 from consumers.retry import Schedule
 from consumers.serving import Session, Stop, serve
@@ -65,7 +67,7 @@ async def open_base(settings: Settings, stop: Stop) -> AsyncIterator[Base]:
     async with AsyncExitStack() as stack:
         database = Database(settings.database)
         stack.push_async_callback(database.close)
-        await database.check_schema()
+        await outlast(database.check_schema, "start.database")
         broker = make_broker(settings)
         stack.push_async_callback(broker.close)
         await broker.start()
@@ -111,7 +113,13 @@ async def serving_api(base: Base, admin_token: str, allowed: tuple[Network, ...]
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         site = web.TCPSite(runner, settings.host, settings.port)
-        await site.start()
+        try:
+            await site.start()
+        except OSError as error:
+            raise SettingsError(
+                f"The API cannot listen on {settings.host}, port {settings.port} ({error.strerror}): set "
+                "POSTBOTE_HOST and POSTBOTE_PORT to an address of this machine and a port that is free."
+            ) from None
         host, port = runner.addresses[0][:2]
         yield f"http://{f'[{host}]' if ':' in host else host}:{port}"
 

@@ -1,15 +1,16 @@
 """The demo: a channel that is ready, and a receiver in this process that prints what the bot says."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from rich.console import Console
 from rich.text import Text
 
+from broker.addresses import refusal
 from broker.registry.channels import Channels
 from broker.registry.webhooks import Webhooks
-from broker.settings import Settings
+from broker.settings import Network, Settings
 from consumers.cli.rendering import render
 from consumers.composition import Base
 from consumers.credentials import ADMIN_TOKEN_FILE, DEMO_TOKEN_FILE, kept_token
@@ -58,7 +59,9 @@ async def open_demo(base: Base) -> AsyncIterator[Demo]:
         await receiver.stop()
 
 
-def welcome(settings: Settings, address: str, demo: Demo | None, *, loopback_allowed: bool) -> None:
+def welcome(
+    settings: Settings, address: str, demo: Demo | None, allowed: Sequence[Network], *, by_itself: bool
+) -> None:
     """Tell the person who started it where it listens and what to try first."""
     console = Console(highlight=False, soft_wrap=True)
     rows: list[tuple[str, str]] = [("Listening on", address)]
@@ -71,11 +74,18 @@ def welcome(settings: Settings, address: str, demo: Demo | None, *, loopback_all
         )
     )
     rows.append(("Registry", str(settings.data_dir / "registry.db") if settings.sqlite else "PostgreSQL"))
-    if loopback_allowed:
+    if by_itself:
         rows.append(("Webhooks", "may reach this machine (127.0.0.0/8, ::1), since no servers are set"))
     if demo is not None:
         rows.append(("Demo channel", f"{CHANNEL}, token {demo.token}"))
         rows.append(("Demo webhook", f"{demo.receiver_url}, printed below"))
+        if refusal("127.0.0.1", allowed) is not None:
+            rows.append(
+                (
+                    "",
+                    "refused as not public; to allow it: POSTBOTE_WEBHOOK_ALLOW_NETWORKS=127.0.0.0/8",
+                )
+            )
     console.print()
     console.print(
         Text(" Postbote ", style="bold reverse"), Text("carries what bots say to webhooks, in order.")

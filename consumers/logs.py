@@ -35,6 +35,7 @@ def configure_logs(settings: Settings) -> None:
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s", stream=sys.stderr)
-    # An outage is told once, by our own connection loop; the client's lines would repeat it for every channel.
-    for name in ("aio_pika", "aiormq", "aiormq.connection", "aiormq.channel", "aiormq.robust"):
+    # An outage is told once, by our own connection loop; the client's lines would repeat it for every channel. And
+    # what is no HTTP is answered by the HTTP server with a 400, which needs no traceback of ours for each scanner.
+    for name in ("aio_pika", "aiormq", "aiohttp.server"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -103,14 +103,16 @@ async def _until_signalled(
         # A start that still waits for the broker has nothing to finish, and ends when it is asked to.
         await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.wait({task}, timeout=settings.shutdown_grace_s + LAST_SECONDS)
-        if not task.done():
+        if not task.done() and stop.is_set():
             log.warning("process.stopped_at_once", why="the grace is over")
             task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     finally:
         stopping.cancel()
     if not task.cancelled() and (error := task.exception()) is not None:
-        raise error.exceptions[0] if isinstance(error, ExceptionGroup) else error
+        while isinstance(error, ExceptionGroup):
+            error = error.exceptions[0]
+        raise error
     log.info("process.stopped")
 
 
@@ -155,7 +157,7 @@ async def _all_in_one(settings: Settings, stop: Stop) -> None:
             group.create_task(work_bot(base))
             group.create_task(work_deliver(base, allowed))
             async with serving_api(base, token, allowed) as address:
-                welcome(settings, address, demo, loopback_allowed=without_servers and allowed is LOOPBACK)
+                welcome(settings, address, demo, allowed, by_itself=allowed is LOOPBACK)
                 await stop.wait()
 
 

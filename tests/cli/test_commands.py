@@ -128,6 +128,11 @@ async def test_failures_say_what_to_do(tmp_path: Path) -> None:
     assert "POSTBOTE_PORT" in await shell.run("run", code=1)
 
 
+async def test_a_port_in_use_is_told_without_a_traceback(shell: Shell, tmp_path: Path) -> None:
+    shell.environment["POSTBOTE_DATA_DIR"] = str(tmp_path / "other")
+    assert "POSTBOTE_PORT" in await shell.run("run", code=1)
+
+
 async def test_help_names_every_command(tmp_path: Path) -> None:
     printed = await Shell(tmp_path, 1).run("--help")
     commands = (
