@@ -25,7 +25,7 @@ from consumers.attempt import Outcome
 from consumers.dead_letters import bury
 from consumers.delivery_log import DeliveryLog
 from consumers.directory import Directory
-from consumers.lanes import Lane, Lanes
+from consumers.lanes import HandedBack, Lane, Lanes
 from consumers.outage import outlast
 from consumers.parking import LaneKey, Parking
 from consumers.rejection import why_invalid
@@ -221,8 +221,7 @@ class DeliverySession:
                     return
                 case TryAgain(wait_s, _):
                     if await shared.stop.sleep(wait_s):
-                        # Unacknowledged, it comes again to whoever serves the partition next.
-                        await asyncio.get_running_loop().create_future()
+                        raise HandedBack
 
     async def _give_up(self, lane: Lane[LaneKey, Waiting], head: Waiting, reason: str) -> None:
         log.warning("delivery.dead", delivery=head.id, webhook=head.webhook_id, reason=reason)

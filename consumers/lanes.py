@@ -13,6 +13,10 @@ Key = TypeVar("Key", bound=Hashable)
 Item = TypeVar("Item")
 
 
+class HandedBack(Exception):
+    """The work on a lane ends here: what is in it goes back, unacknowledged, to whoever is next."""
+
+
 class Lane(Generic[Key, Item]):
     """The waiting items of one key, the one that is being worked on first."""
 
@@ -28,7 +32,7 @@ class Lanes(Generic[Key, Item]):
 
     `work` takes what it has finished off the lane's left end, at least one item a call, and is called again
     while any are left. Whoever puts items in holds a bounded prefetch, which bounds them here too. A call that
-    raises ends in `failed`, and the lane's items are let go: unacknowledged, they come again.
+    raises ends in `failed`, and nothing more of that lane is taken up: unacknowledged, its items come again.
     """
 
     def __init__(
@@ -75,7 +79,11 @@ class Lanes(Generic[Key, Item]):
         try:
             while lane.items and not self._stopping:
                 await self._work(lane)
+        except HandedBack:
+            return
         except Exception as error:
             self._failed(lane.key, error)
-        finally:
-            del self._lanes[lane.key]
+            return
+        # Only now: a lane that ended otherwise stays, without work. A later item of it must not be taken up before
+        # those that are handed back.
+        del self._lanes[lane.key]

@@ -5,7 +5,7 @@ import asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumers.lanes import Lane, Lanes
+from consumers.lanes import HandedBack, Lane, Lanes
 
 
 def unexpected(key: str, error: BaseException) -> None:
@@ -107,17 +107,39 @@ async def test_stopping_cancels_what_outlives_the_grace() -> None:
     lanes: Lanes[str, int] = Lanes(work, unexpected)
     lanes.put("a", 1)
     await asyncio.wait_for(lanes.stop(0.05), 5)
-    assert len(lanes) == 0
+    assert not lanes._tasks
 
 
-async def test_a_failure_is_told_and_its_lane_let_go() -> None:
-    failures: asyncio.Future[tuple[str, BaseException]] = asyncio.get_running_loop().create_future()
+async def test_a_lane_that_hands_back_takes_up_nothing_more_and_holds_up_no_stop() -> None:
+    handed_back = asyncio.Event()
+    seen: list[int] = []
 
     async def work(lane: Lane[str, int]) -> None:
+        seen.append(lane.items[0])
+        handed_back.set()
+        raise HandedBack
+
+    lanes: Lanes[str, int] = Lanes(work, unexpected)
+    lanes.put("a", 1)
+    await handed_back.wait()
+    lanes.put("a", 2)
+    await asyncio.wait_for(lanes.stop(60), 5)
+    assert seen == [1]
+
+
+async def test_a_failure_is_told_and_nothing_more_of_its_lane_is_taken_up() -> None:
+    failures: asyncio.Future[tuple[str, BaseException]] = asyncio.get_running_loop().create_future()
+
+    seen: list[int] = []
+
+    async def work(lane: Lane[str, int]) -> None:
+        seen.append(lane.items[0])
         raise RuntimeError("boom")
 
     lanes: Lanes[str, int] = Lanes(work, lambda key, error: failures.set_result((key, error)))
     lanes.put("a", 1)
     key, error = await asyncio.wait_for(failures, 5)
     assert (key, str(error)) == ("a", "boom")
-    assert len(lanes) == 0
+    lanes.put("a", 2)
+    await lanes.stop(1)
+    assert seen == [1]
