@@ -51,6 +51,8 @@ class Settings(BaseSettings):
     prefetch: int = Field(200, ge=1, le=10_000)
     #: Attempts in flight for one delivery worker.
     max_in_flight: int = Field(512, ge=1, le=10_000)
+    #: Of these, attempts in flight to any one webhook: what an endpoint that hangs can use up.
+    max_in_flight_per_webhook: int = Field(64, ge=1, le=10_000)
     #: How long a stopping process finishes what is in flight before it hands back the rest.
     shutdown_grace_s: Seconds = 8.0
     #: Messages a second that each channel may post to each API process; 0 is without limit.

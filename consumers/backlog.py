@@ -115,7 +115,7 @@ class Drainer:
             return delivery, LOOK_S
         number = delivery.attempt_count + 1
         response = BotResponse.model_validate(delivery.response)
-        async with shared.in_flight:
+        async with shared.in_flight.place(webhook.id):
             outcome = await shared.poster.post(found.channel, webhook, response, delivery.id, number)
         tried = replace(delivery, attempt_count=number, attempts=(outcome.attempt,))
         decision = decide(

@@ -34,6 +34,7 @@ from consumers.delivery_log import DeliveryLog
 from consumers.delivery_worker import Delivering, DeliverySession
 from consumers.directory import Directory
 from consumers.disabling import WebhookDisabling
+from consumers.in_flight import InFlight
 from consumers.intake import IntakeSession
 from consumers.outage import outlast
 from consumers.parking import Parking
@@ -178,7 +179,7 @@ async def work_deliver(base: Base, allowed: tuple[Network, ...]) -> None:
             store=deliveries,
             log=delivery_log,
             disabling=WebhookDisabling(Webhooks(base.database), directory),
-            in_flight=asyncio.Semaphore(settings.max_in_flight),
+            in_flight=InFlight(settings.max_in_flight, settings.max_in_flight_per_webhook),
             schedule=Schedule(),
             stop=base.stop,
         )

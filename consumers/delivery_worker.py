@@ -25,6 +25,7 @@ from consumers.attempt import Outcome
 from consumers.dead_letters import bury
 from consumers.delivery_log import DeliveryLog
 from consumers.directory import Directory
+from consumers.in_flight import InFlight
 from consumers.lanes import HandedBack, Lane, Lanes
 from consumers.outage import outlast
 from consumers.parking import LaneKey, Parking
@@ -114,7 +115,7 @@ class Delivering:
     store: SettledStore
     log: DeliveryLog
     disabling: "Disabling"
-    in_flight: asyncio.Semaphore
+    in_flight: InFlight
     schedule: Schedule
     stop: Stop
 
@@ -191,7 +192,7 @@ class DeliverySession:
             if not webhook.enabled:
                 await self._park(lane, 0.0)
                 return
-            async with shared.in_flight:
+            async with shared.in_flight.place(webhook.id):
                 outcome = await shared.poster.post(
                     found.channel, webhook, head.response, head.id, len(head.attempts) + 1
                 )

@@ -15,6 +15,7 @@ from consumers.delivery_log import DeliveryLog
 from consumers.delivery_worker import Delivering
 from consumers.directory import Directory
 from consumers.disabling import WebhookDisabling
+from consumers.in_flight import InFlight
 from consumers.parking import Parking
 from consumers.serving import Stop
 
@@ -37,7 +38,7 @@ async def worker(database_url: str) -> AsyncIterator[Worker]:
         store=deliveries,
         log=log,
         disabling=WebhookDisabling(webhooks, directory),
-        in_flight=asyncio.Semaphore(64),
+        in_flight=InFlight(64, 16),
         schedule=QUICK,
         stop=stop,
     )

@@ -24,6 +24,7 @@ class Endpoint:
         self.delivered: list[tuple[str, str, int]] = []
         self.tried: list[tuple[str, int]] = []
         self.failing: dict[str, int] = {}
+        self.hanging: set[str] = set()
         self.changed = asyncio.Event()
 
     async def post(
@@ -31,6 +32,8 @@ class Endpoint:
     ) -> Outcome:
         """Answer one attempt."""
         await asyncio.sleep(0)
+        if webhook.id in self.hanging:
+            await asyncio.get_running_loop().create_future()
         status = self.failing.get(webhook.id, 200)
         self.tried.append((webhook.id, response.message_counter))
         if status < 300:

@@ -124,6 +124,19 @@ async def test_the_next_holder_of_a_partition_puts_new_messages_behind_what_was_
     await second.stop(1)
 
 
+async def test_endpoints_that_hang_hold_up_no_other(worker: Worker) -> None:
+    hooks = [await worker.webhooks.create(worker.channel.id, url="https://example.com") for _ in range(4)]
+    good, *hanging = [hook.id for hook in hooks if hook is not None]
+    worker.endpoint.hanging.update(hanging)
+    session = worker.session()
+    users = [f"user-{number}" for number in range(100)]
+    await session.take([envelope for user in users for envelope in worker.says(user, 2)])
+    await worker.endpoint.until(200)
+    for user in users:
+        assert worker.order(good, user) == [1, 2]
+    await session.stop(0)
+
+
 async def test_a_poison_message_is_given_up_with_its_attempts_and_its_lane_goes_on(worker: Worker) -> None:
     hook = await worker.webhooks.create(worker.channel.id, url="https://example.com")
     assert hook is not None
