@@ -180,6 +180,7 @@ async def work_deliver(base: Base, allowed: tuple[Network, ...]) -> None:
             log=delivery_log,
             disabling=WebhookDisabling(Webhooks(base.database), directory),
             in_flight=InFlight(settings.max_in_flight, settings.max_in_flight_per_webhook),
+            most_held=settings.prefetch // 4,
             schedule=Schedule(),
             stop=base.stop,
         )

@@ -7,8 +7,9 @@ written into the backlog behind whatever else its lane has there.
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
@@ -19,7 +20,7 @@ from broker.ids import delivery_id
 from broker.models.records import BotResponse, now
 from broker.partitions import conversation_key
 from broker.port import Broker, Envelope, Subscription
-from broker.registry.records import Attempt, Channel, Delivery, Webhook
+from broker.registry.records import Channel, Delivery, Webhook
 from broker.topology import matches
 from consumers.attempt import Outcome
 from consumers.dead_letters import bury
@@ -32,58 +33,12 @@ from consumers.parking import LaneKey, Parking
 from consumers.rejection import why_invalid
 from consumers.retry import Delivered, Disable, GiveUp, Schedule, TryAgain, decide
 from consumers.serving import Stop
+from consumers.waiting import Receipt, Waiting
 
 log = structlog.get_logger()
 
-
-class Receipt:
-    """Counts a response's deliveries down, and acknowledges it when the last is settled."""
-
-    __slots__ = ("_envelope", "_left", "_subscription")
-
-    def __init__(self, subscription: Subscription, envelope: Envelope, deliveries: int) -> None:
-        self._subscription = subscription
-        self._envelope = envelope
-        self._left = deliveries
-
-    def settled(self) -> None:
-        """Say that one of the deliveries is settled."""
-        self._left -= 1
-        if self._left == 0:
-            self._subscription.ack(self._envelope)
-
-
-@dataclass(slots=True)
-class Waiting:
-    """A delivery in memory, with the attempts that failed so far."""
-
-    id: str
-    webhook_id: str
-    response: BotResponse
-    receipt: Receipt
-    since: float = field(default_factory=time.monotonic)
-    attempts: list[Attempt] = field(default_factory=list)
-
-    def delivery(self, status: str, reason: str | None = None) -> Delivery:
-        """Make the registry's record of it; a delivered one leaves its response to the turns."""
-        last = self.attempts[-1] if self.attempts else None
-        ended = last.started_at + timedelta(milliseconds=last.duration_ms) if last else now()
-        return Delivery(
-            id=self.id,
-            webhook_id=self.webhook_id,
-            channel_id=self.response.channel_id,
-            conversation_key=conversation_key(self.response.channel_id, self.response.user_id),
-            user_id=self.response.user_id,
-            response_id=self.response.id,
-            message_counter=self.response.message_counter,
-            status=status,  # type: ignore[arg-type]
-            reason=reason,
-            attempt_count=len(self.attempts),
-            created_at=self.response.created_at,
-            finished_at=None if status == "pending" else ended,
-            response=None if status == "delivered" else self.response.model_dump(mode="json"),
-            attempts=tuple(self.attempts),
-        )
+#: How long what a failing webhook had too much of waits for its first attempt, in seconds.
+CROWDING_WAIT_S = 1.0
 
 
 class Posting(Protocol):
@@ -116,6 +71,8 @@ class Delivering:
     log: DeliveryLog
     disabling: "Disabling"
     in_flight: InFlight
+    #: Messages of one webhook in the hands of one partition, above which a failing one waits in the backlog.
+    most_held: int
     schedule: Schedule
     stop: Stop
 
@@ -138,6 +95,9 @@ class DeliverySession:
         self._partition = partition
         self._parked: set[LaneKey] | None = None
         self._lanes: Lanes[LaneKey, Waiting] = Lanes(self._work, self._fail)
+        self._held: Counter[str] = Counter()
+        #: Webhooks whose last attempt here failed.
+        self._failing: set[str] = set()
 
     async def take(self, envelopes: Sequence[Envelope]) -> None:
         """Find the webhooks of each response and put its deliveries into their lanes."""
@@ -171,6 +131,7 @@ class DeliverySession:
         conversation = conversation_key(channel_id, response.user_id)
         for webhook in wanted:
             waiting = Waiting(delivery_id(response.id, webhook.id), webhook.id, response, receipt)
+            self._held[webhook.id] += 1
             self._lanes.put((webhook.id, conversation), waiting)
 
     async def _work(self, lane: Lane[LaneKey, Waiting]) -> None:
@@ -193,9 +154,15 @@ class DeliverySession:
                 await self._park(lane, 0.0)
                 return
             async with shared.in_flight.place(webhook.id):
-                outcome = await shared.poster.post(
-                    found.channel, webhook, head.response, head.id, len(head.attempts) + 1
-                )
+                # Looked at only now: while it waited for the place, others may have found out that it fails.
+                crowding = self._crowding(webhook.id)
+                if not crowding:
+                    outcome = await shared.poster.post(
+                        found.channel, webhook, head.response, head.id, len(head.attempts) + 1
+                    )
+            if crowding:
+                await self._park(lane, CROWDING_WAIT_S)
+                return
             head.attempts.append(outcome.attempt)
             decision = decide(
                 shared.schedule,
@@ -204,11 +171,14 @@ class DeliverySession:
                 in_memory_s=time.monotonic() - head.since,
                 chance=random.random(),  # noqa: S311 - spreads load, keeps no secret
             )
+            if isinstance(decision, Delivered):
+                self._failing.discard(webhook.id)
+            else:
+                self._failing.add(webhook.id)
             match decision:
                 case Delivered():
                     shared.log.add(head.delivery("delivered"))
-                    lane.items.popleft()
-                    head.receipt.settled()
+                    self._settled(lane, 1)
                     return
                 case GiveUp(reason):
                     await self._give_up(lane, head, reason)
@@ -217,7 +187,7 @@ class DeliverySession:
                     await shared.disabling.disable(webhook, reason)
                     await self._park(lane, 0.0)
                     return
-                case TryAgain(wait_s, "backlog"):
+                case TryAgain(wait_s, place) if place == "backlog" or self._crowding(webhook.id):
                     await self._park(lane, wait_s)
                     return
                 case TryAgain(wait_s, _):
@@ -228,8 +198,7 @@ class DeliverySession:
         log.warning("delivery.dead", delivery=head.id, webhook=head.webhook_id, reason=reason)
         dead = head.delivery("dead", reason)
         await outlast(lambda: self._shared.store.log([dead]), "delivery.logging")
-        lane.items.popleft()
-        head.receipt.settled()
+        self._settled(lane, 1)
 
     async def _park(self, lane: Lane[LaneKey, Waiting], wait_s: float) -> None:
         """Put the lane into the backlog: the head, and all that wait behind it at this moment."""
@@ -252,8 +221,16 @@ class DeliverySession:
         return True
 
     def _settled(self, lane: Lane[LaneKey, Waiting], count: int) -> None:
+        webhook_id = lane.key[0]
+        self._held[webhook_id] -= count
+        if not self._held[webhook_id]:
+            del self._held[webhook_id]
         for _ in range(count):
             lane.items.popleft().receipt.settled()
+
+    def _crowding(self, webhook_id: str) -> bool:
+        """Tell whether a webhook fails and holds so much of the prefetch that the others' messages wait for it."""
+        return webhook_id in self._failing and self._held[webhook_id] > self._shared.most_held
 
     async def _bury(self, envelope: Envelope, reason: str, detail: str) -> None:
         log.warning("message.dead", stage="delivery", message=envelope.id, reason=reason)

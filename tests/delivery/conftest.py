@@ -39,6 +39,7 @@ async def worker(database_url: str) -> AsyncIterator[Worker]:
         log=log,
         disabling=WebhookDisabling(webhooks, directory),
         in_flight=InFlight(64, 16),
+        most_held=50,
         schedule=QUICK,
         stop=stop,
     )

@@ -137,6 +137,30 @@ async def test_endpoints_that_hang_hold_up_no_other(worker: Worker) -> None:
     await session.stop(0)
 
 
+async def test_a_failing_webhook_that_crowds_the_partition_goes_to_the_backlog_at_once(
+    worker: Worker,
+) -> None:
+    hook = await worker.webhooks.create(worker.channel.id, url="https://example.com")
+    assert hook is not None
+    worker.endpoint.failing[hook.id] = 500
+    slow = replace(worker.shared, schedule=replace(worker.shared.schedule, head=(30.0, 30.0)))
+    session = replace(worker, shared=slow).session()
+    # Too few to be in anyone's way: tried again from memory.
+    await session.take(worker.says("ada", 50))
+    assert await worker.backlog.lanes_of(0) == set()
+    async with asyncio.timeout(5):
+        while not worker.endpoint.tried:
+            await worker.endpoint.changed.wait()
+    users = [f"user-{number}" for number in range(20)]
+    await session.take([envelope for user in users for envelope in worker.says(user)])
+    await worker.queue.until(20)
+    assert await worker.backlog.lanes_of(0) == {(hook.id, f"{worker.channel.id}/{user}") for user in users}
+    assert len(worker.endpoint.tried) == 1, (
+        "whoever is known to fail is not tried with what is in the others' way"
+    )
+    await session.stop(0)
+
+
 async def test_a_poison_message_is_given_up_with_its_attempts_and_its_lane_goes_on(worker: Worker) -> None:
     hook = await worker.webhooks.create(worker.channel.id, url="https://example.com")
     assert hook is not None
