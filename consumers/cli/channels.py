@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 import typer
 
-from broker.settings import read_settings
-from consumers.cli.client import open_client, segment
-from consumers.cli.output import AsJson, call, show_fields, show_json, show_table
+from consumers.cli.administration import admin, everything, show_item
+from consumers.cli.client import segment
+from consumers.cli.output import AsJson, show_json, show_table
 
 app = typer.Typer(no_args_is_help=True, help="Create, list, change and delete channels.")
 
@@ -16,12 +16,7 @@ Channel = Annotated[str, typer.Argument(help="The channel's id, such as ch_… o
 @app.command("list")
 def list_channels(as_json: bool = AsJson) -> None:
     """List all channels, newest first."""
-
-    async def work() -> list[dict[str, Any]]:
-        async with open_client(read_settings()) as client:
-            return await client.everything("/v1/channels")
-
-    items = call(work())
+    items = everything("/v1/channels")
     if as_json:
         show_json(items)
         return
@@ -44,13 +39,13 @@ def create(
     body: dict[str, Any] = {"name": name, "bot": {"type": bot}}
     if verify_token is not None:
         body["verifyToken"] = verify_token
-    _show(_admin("POST", "/v1/channels", body), as_json)
+    show_item(admin("POST", "/v1/channels", body), as_json)
 
 
 @app.command()
 def show(channel: Channel, as_json: bool = AsJson) -> None:
     """Show a channel."""
-    _show(_admin("GET", f"/v1/channels/{segment(channel)}"), as_json)
+    show_item(admin("GET", f"/v1/channels/{segment(channel)}"), as_json)
 
 
 @app.command()
@@ -66,7 +61,7 @@ def update(
     given = {key: value for key, value in changes.items() if value is not None}
     if not given:
         raise typer.BadParameter("give at least one of --name, --bot and --verify-token")
-    _show(_admin("PATCH", f"/v1/channels/{segment(channel)}", given), as_json)
+    show_item(admin("PATCH", f"/v1/channels/{segment(channel)}", given), as_json)
 
 
 @app.command()
@@ -77,20 +72,5 @@ def delete(
     """Delete a channel with its webhooks, conversations and turns."""
     if not yes:
         typer.confirm(f"Delete the channel {channel} with its webhooks and conversations?", abort=True)
-    _admin("DELETE", f"/v1/channels/{segment(channel)}")
+    admin("DELETE", f"/v1/channels/{segment(channel)}")
     typer.echo(f"Deleted {channel}.")
-
-
-def _admin(method: str, path: str, body: object = None) -> Any:
-    async def work() -> Any:
-        async with open_client(read_settings()) as client:
-            return await client.admin(method, path, body)
-
-    return call(work())
-
-
-def _show(item: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        show_json(item)
-    else:
-        show_fields(item)

@@ -4,9 +4,8 @@ from typing import Annotated
 
 import typer
 
-from broker.settings import read_settings
-from consumers.cli.client import open_client
-from consumers.cli.output import AsJson, call, show_json, show_table
+from consumers.cli.administration import admin
+from consumers.cli.output import AsJson, show_json, show_table
 
 
 def dead_letters(
@@ -14,13 +13,7 @@ def dead_letters(
     as_json: bool = AsJson,
 ) -> None:
     """Show messages that could not be processed, and why."""
-
-    async def work() -> list[dict[str, object]]:
-        async with open_client(read_settings()) as client:
-            page = await client.admin("GET", "/v1/dead-letters", limit=str(limit))
-            return list(page["items"])
-
-    items = call(work())
+    items = admin("GET", "/v1/dead-letters", limit=str(limit))["items"]
     if as_json:
         show_json(items)
         return

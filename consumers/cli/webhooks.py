@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 import typer
 
-from broker.settings import read_settings
-from consumers.cli.client import open_client, segment
-from consumers.cli.output import AsJson, call, show_fields, show_json, show_table
+from consumers.cli.administration import admin, everything, show_item
+from consumers.cli.client import segment
+from consumers.cli.output import AsJson, show_json, show_table
 
 app = typer.Typer(no_args_is_help=True, help="Register, list, change, test and delete webhooks.")
 
@@ -21,7 +21,7 @@ Headers = Annotated[list[str] | None, typer.Option("--header", help='"Name: valu
 @app.command("list")
 def list_webhooks(channel: Channel, as_json: bool = AsJson) -> None:
     """List a channel's webhooks, newest first."""
-    items = _everything(f"/v1/channels/{segment(channel)}/webhooks")
+    items = everything(f"/v1/channels/{segment(channel)}/webhooks")
     if as_json:
         show_json(items)
         return
@@ -51,13 +51,13 @@ def create(
 ) -> None:
     """Register a webhook. Its secret is shown this once."""
     body: dict[str, Any] = {"url": url, **_given(event, header, verify_token, timeout)}
-    _show(_admin("POST", f"/v1/channels/{segment(channel)}/webhooks", body), as_json)
+    show_item(admin("POST", f"/v1/channels/{segment(channel)}/webhooks", body), as_json)
 
 
 @app.command()
 def show(webhook: Webhook, as_json: bool = AsJson) -> None:
     """Show a webhook."""
-    _show(_admin("GET", f"/v1/webhooks/{segment(webhook)}"), as_json)
+    show_item(admin("GET", f"/v1/webhooks/{segment(webhook)}"), as_json)
 
 
 @app.command(epilog="Example: postbote webhooks update wh_… --enable")
@@ -81,21 +81,21 @@ def update(
         changes["enabled"] = enable
     if not changes:
         raise typer.BadParameter("give at least one option that changes something")
-    _show(_admin("PATCH", f"/v1/webhooks/{segment(webhook)}", changes), as_json)
+    show_item(admin("PATCH", f"/v1/webhooks/{segment(webhook)}", changes), as_json)
 
 
 @app.command()
 def delete(webhook: Webhook) -> None:
     """Delete a webhook; what waits for it is given up."""
-    _admin("DELETE", f"/v1/webhooks/{segment(webhook)}")
+    admin("DELETE", f"/v1/webhooks/{segment(webhook)}")
     typer.echo(f"Deleted {webhook}.")
 
 
 @app.command("test")
 def ping(webhook: Webhook, as_json: bool = AsJson) -> None:
     """Post one signed ping now, and show what came of it; exit code 1 where it was not taken."""
-    outcome = _admin("POST", f"/v1/webhooks/{segment(webhook)}/test")
-    _show(outcome, as_json)
+    outcome = admin("POST", f"/v1/webhooks/{segment(webhook)}/test")
+    show_item(outcome, as_json)
     if not outcome["delivered"]:
         raise typer.Exit(1)
 
@@ -103,7 +103,7 @@ def ping(webhook: Webhook, as_json: bool = AsJson) -> None:
 @app.command("rotate-secret")
 def rotate_secret(webhook: Webhook, as_json: bool = AsJson) -> None:
     """Give it a new secret; the old one signs too for 24 hours."""
-    _show(_admin("POST", f"/v1/webhooks/{segment(webhook)}/rotate-secret"), as_json)
+    show_item(admin("POST", f"/v1/webhooks/{segment(webhook)}/rotate-secret"), as_json)
 
 
 @app.command()
@@ -115,7 +115,7 @@ def deliveries(
     as_json: bool = AsJson,
 ) -> None:
     """Show what became of a channel's newest deliveries."""
-    page = _admin(
+    page = admin(
         "GET",
         f"/v1/channels/{segment(channel)}/deliveries",
         status=status,
@@ -153,26 +153,3 @@ def _given(
         "timeoutSeconds": timeout,
     }
     return {key: value for key, value in wanted.items() if value is not None}
-
-
-def _everything(path: str) -> list[dict[str, Any]]:
-    async def work() -> list[dict[str, Any]]:
-        async with open_client(read_settings()) as client:
-            return await client.everything(path)
-
-    return call(work())
-
-
-def _admin(method: str, path: str, body: object = None, **params: str | None) -> Any:
-    async def work() -> Any:
-        async with open_client(read_settings()) as client:
-            return await client.admin(method, path, body, **params)
-
-    return call(work())
-
-
-def _show(item: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        show_json(item)
-    else:
-        show_fields(item)

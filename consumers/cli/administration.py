@@ -1,0 +1,35 @@
+"""What the administrator's commands have in common: one call, all pages, one item shown."""
+
+from typing import Any
+
+from broker.settings import read_settings
+from consumers.cli.client import open_client
+from consumers.cli.output import call, show_fields, show_json
+
+
+def admin(method: str, path: str, body: object = None, **params: str | None) -> Any:
+    """Call the API as the administrator, and return its answer."""
+
+    async def work() -> Any:
+        async with open_client(read_settings()) as client:
+            return await client.admin(method, path, body, **params)
+
+    return call(work())
+
+
+def everything(path: str) -> list[dict[str, Any]]:
+    """Read all pages of a listing."""
+
+    async def work() -> list[dict[str, Any]]:
+        async with open_client(read_settings()) as client:
+            return await client.everything(path)
+
+    return call(work())
+
+
+def show_item(item: dict[str, Any], as_json: bool) -> None:
+    """Print an item, as lines or as JSON."""
+    if as_json:
+        show_json(item)
+    else:
+        show_fields(item)
