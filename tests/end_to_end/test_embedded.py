@@ -1,6 +1,7 @@
 """One process without servers: accepted is delivered, whatever happens to the process."""
 
 import asyncio
+import socket
 
 import aiohttp
 import pytest
@@ -70,17 +71,18 @@ def _arrived(receiver: Receiver, accepted: dict[str, list[str]]) -> set[tuple[st
 async def test_a_stop_drains_and_ends_in_time_also_with_an_endpoint_that_hangs(
     embedded: Deployment, receiver: Receiver
 ) -> None:
-    hanging = await asyncio.start_server(lambda reader, writer: asyncio.sleep(3600), "127.0.0.1", 0)
     (process,) = await embedded.start("run")
     channel, token = await embedded.api.channel()
     await embedded.api.webhook(channel, receiver, "/hook")
-    port = hanging.sockets[0].getsockname()[1]
-    url = f"http://127.0.0.1:{port}/"
-    await embedded.api.admin("POST", f"/v1/channels/{channel}/webhooks", {"url": url})
-    assert await embedded.api.say(channel, token, "user", "1") == 200
-    await until(lambda: receiver.distinct("/hook") == 1, ARRIVAL_S, "the healthy webhook's delivery")
-    assert await process.stop(within_s=10.0) == 0, process.output()
-    hanging.close()
+    with socket.socket() as hanging:
+        # Listens and never accepts: the connection stands, and nothing ever comes back.
+        hanging.bind(("127.0.0.1", 0))
+        hanging.listen()
+        url = f"http://127.0.0.1:{hanging.getsockname()[1]}/"
+        await embedded.api.admin("POST", f"/v1/channels/{channel}/webhooks", {"url": url})
+        assert await embedded.api.say(channel, token, "user", "1") == 200
+        await until(lambda: receiver.distinct("/hook") == 1, ARRIVAL_S, "the healthy webhook's delivery")
+        assert await process.stop(within_s=10.0) == 0, process.output()
     (again,) = await embedded.start("run")
     assert await again.stop(within_s=10.0) == 0
 
