@@ -47,7 +47,11 @@ class Drainer:
         stop = self._shared.stop
         while not stop.is_set():
             room = LANES - len(self._lanes)
-            claimed = await self._claim(room) if room else []
+            try:
+                claimed = await self._claim(room) if room else []
+            except Exception:
+                log.exception("backlog.claim_failed")
+                claimed = []
             for lane in claimed:
                 task = asyncio.create_task(self._drain(lane))
                 self._lanes.add(task)

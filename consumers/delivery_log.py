@@ -68,6 +68,13 @@ class DeliveryLog:
                 await self._write()
             except RegistryUnavailable:
                 await stop.sleep(1.0)
+            except Exception:
+                # What cannot be written must not stop deliveries; it is left out, and said.
+                left_out = min(ROWS_A_BATCH, len(self._waiting))
+                log.exception("delivery_log.rows_refused", rows=left_out)
+                for _ in range(left_out):
+                    self._waiting.popleft()
+                self.lost += left_out
 
     async def flush(self, within_s: float) -> None:
         """Write what is left, as far as that goes within the time."""
