@@ -14,9 +14,13 @@ PREFIX = "whsec_"
 @lru_cache(maxsize=65_536)
 def _key(secret: str) -> bytes:
     try:
-        return base64.b64decode(secret.removeprefix(PREFIX), validate=True)
+        key = base64.b64decode(secret.removeprefix(PREFIX), validate=True)
     except (binascii.Error, ValueError) as error:
         raise ValueError("a webhook secret is whsec_ and base64") from error
+    if not key:
+        # Everybody could sign with it.
+        raise ValueError("a webhook secret is whsec_ and base64 of at least one byte")
+    return key
 
 
 def sign(secrets: Sequence[str], webhook_id: str, timestamp: int, body: bytes) -> str:
@@ -40,7 +44,8 @@ def verify(
 ) -> str | None:
     """Check a delivery as its receiver would; returns why it is to be refused, or None where it is good.
 
-    `headers` are looked up in small letters; `now` is in seconds since 1970.
+    `headers` are looked up in small letters; `now` is in seconds since 1970. Whatever the headers hold is a
+    reason and never an exception; only a secret that is none raises ValueError.
     """
     webhook_id, timestamp, signatures = (
         headers.get(f"webhook-{name}") for name in ("id", "timestamp", "signature")
@@ -51,6 +56,9 @@ def verify(
         return "its timestamp is no number"
     if abs(now - int(timestamp)) > tolerance_s:
         return f"its timestamp is more than {tolerance_s:g} s off"
+    if not (webhook_id.isascii() and signatures.isascii()):
+        # HTTP servers hand on bytes that are no text as lone surrogates, which cannot be encoded again.
+        return "its webhook-id or webhook-signature is not ASCII"
     expected = [sign([secret], webhook_id, int(timestamp), body).encode() for secret in secrets]
     given = [signature.encode() for signature in signatures.split()]
     if any(hmac.compare_digest(one, other) for one in expected for other in given):

@@ -1,10 +1,11 @@
 """A receiver of webhooks, such as a client of ours runs: checks the signature, the token, the order and repeats."""
 
 import asyncio
+import hmac
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from aiohttp import web
@@ -14,10 +15,13 @@ from broker.signature import verify
 
 #: A delivery is some KiB; what is larger is refused.
 LARGEST_BODY = 1024 * 1024
-#: Conversations and ids remembered, to tell repeats and gaps.
+#: Conversations and deliveries remembered, to tell repeats, gaps and what comes too late.
 REMEMBERED = 10_000
+#: How long a delivery may wait for its secret to be known here, and for its body, in seconds.
+PATIENCE_S = 10.0
 
-Order = Literal["next", "repeat", "gap", "unknown"]
+#: next: as it should be; gap: some before it have not come; late: after a later one; repeat: came before.
+Order = Literal["next", "gap", "late", "repeat", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,27 +49,45 @@ class Received:
 
 
 class Sequencer:
-    """Tells by the counters of each conversation what is next, what is a repeat, and where some are missing."""
+    """Tells by counters and ids what is next, what is a repeat, where some are missing, and what comes late."""
 
     def __init__(self) -> None:
         self._last: OrderedDict[str, int] = OrderedDict()
+        self._seen: OrderedDict[str | tuple[str, int], None] = OrderedDict()
 
-    def place(self, sender: object, counter: object) -> Order:
+    def place(self, sender: object, counter: object, webhook_id: str | None = None) -> Order:
         """Place a message; the first that is seen of a conversation may have any counter."""
-        if not isinstance(sender, str) or not isinstance(counter, int):
+        if not isinstance(sender, str) or not isinstance(counter, int) or isinstance(counter, bool):
             return "unknown"
+        # Both are asked: an id comes again on a retry, a counter also where a URL is registered twice.
+        before = self._remember((sender, counter))
+        if webhook_id is not None:
+            before = self._remember(webhook_id) or before
+        if before:
+            return "repeat"
         last = self._last.get(sender)
         if last is not None and counter <= last:
-            return "repeat"
+            return "late"
         self._last[sender] = counter
         self._last.move_to_end(sender)
         if len(self._last) > REMEMBERED:
             self._last.popitem(last=False)
         return "next" if last is None or counter == last + 1 else "gap"
 
+    def _remember(self, delivery: str | tuple[str, int]) -> bool:
+        before = delivery in self._seen
+        self._seen[delivery] = None
+        self._seen.move_to_end(delivery)
+        if len(self._seen) > 2 * REMEMBERED:
+            self._seen.popitem(last=False)
+        return before
+
 
 class Receiver:
-    """An HTTP server that hands each delivery to `on_message`. `expect` says which secrets and token are right."""
+    """An HTTP server that hands each delivery to `on_message`. `expect` says which secrets and token are right.
+
+    What is refused for its signature or token is handed on as well, with the reason in its checks.
+    """
 
     def __init__(
         self, on_message: Callable[[Received], None], *, host: str = "127.0.0.1", port: int = 0
@@ -80,13 +102,19 @@ class Receiver:
         self._ready = asyncio.Event()
 
     async def start(self) -> str:
-        """Begin to listen, and return the address: `http://127.0.0.1:41234`. Raises OSError for a port in use."""
+        """Begin to listen, and return the address: `http://127.0.0.1:41234`. Raises OSError for a port in use
+        or a host that is none of this machine's.
+        """
         app = web.Application(client_max_size=LARGEST_BODY)
         app.router.add_post("/{path:.*}", self._receive)
         app.router.add_get("/{path:.*}", self._challenge)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
-        await web.TCPSite(self._runner, self._host, self._port).start()
+        try:
+            await web.TCPSite(self._runner, self._host, self._port).start()
+        except OSError:
+            await self.stop()
+            raise
         host, port = self._runner.addresses[0][:2]
         return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
@@ -104,30 +132,39 @@ class Receiver:
 
     async def _receive(self, request: web.Request) -> web.Response:
         # A delivery can come in before its sender's secret is known here: its registration is still on its way.
-        async with asyncio.timeout(10):
-            await self._ready.wait()
-        raw = await request.read()
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await self._ready.wait()
+                raw = await request.read()
+        except TimeoutError:
+            return web.json_response({"error": "not ready, come again"}, status=503)
         headers = {name.lower(): value for name, value in request.headers.items()}
         try:
-            body = from_json(raw)
+            body = from_json(raw, allow_inf_nan=False)
         except ValueError:
             return web.json_response({"error": "the body is no JSON"}, status=400)
         if not isinstance(body, dict):
             return web.json_response({"error": "the body is no JSON object"}, status=400)
         signature = verify(self._secrets, headers, raw, now=time.time())
-        wrong_token = self._token is not None and body.get("verifyToken") != self._token
-        token = "its verifyToken is another" if wrong_token else None
-        good = signature is None and token is None
-        order = self._sequence.place(body.get("senderId"), body.get("messageCounter")) if good else "unknown"
-        received = Received(body, headers, Checks(signature, token, order))
-        self._on_message(received)
-        if not good:
+        right_token = self._token is None or self._knows(body.get("verifyToken"))
+        token = None if right_token else "its verifyToken is another"
+        checks = Checks(signature, token)
+        if checks.good:
+            sender, counter = body.get("senderId"), body.get("messageCounter")
+            order = self._sequence.place(sender, counter, headers.get("webhook-id"))
+            checks = replace(checks, order=order)
+        self._on_message(Received(body, headers, checks))
+        if not checks.good:
             return web.json_response({"error": signature or token}, status=401)
         return web.json_response({"status": "ok"})
 
     async def _challenge(self, request: web.Request) -> web.Response:
         # The check that Chatlayer makes of an offloading URL before it uses it; section 4 of the wire contract.
-        given = request.query.get("challenge.verifyToken")
-        if given is None or self._token is None or given != self._token:
+        if not self._knows(request.query.get("challenge.verifyToken")):
             return web.json_response({"error": "another verify token"}, status=401)
         return web.json_response({"status": "ok"})
+
+    def _knows(self, token: object) -> bool:
+        if self._token is None or not isinstance(token, str):
+            return False
+        return hmac.compare_digest(token.encode("utf-8", "replace"), self._token.encode("utf-8", "replace"))

@@ -134,4 +134,13 @@ class Channels:
 
 def channel_of(row: Row[Any]) -> Channel:
     """Make a channel of its row."""
-    return Channel(row.id, row.name, row.bot, row.verify_token, row.revision, row.created_at)
+    return Channel(
+        row.id,
+        row.name,
+        row.bot,
+        row.verify_token,
+        row.revision,
+        row.created_at,
+        row.retry_schedule,
+        row.time_to_live_s,
+    )

@@ -52,7 +52,8 @@ class DeadLetters:
 
 
 _FIELDS = ("id", "stage", "reason", "detail", "channel_id", "routing_key", "headers", "body", "created_at")
+_SHOWN = (*_FIELDS, "redriven_at")
 
 
 def _letter_of(row: Row[Any]) -> DeadLetter:
-    return DeadLetter(**{name: getattr(row, name) for name in _FIELDS})
+    return DeadLetter(**{name: getattr(row, name) for name in _SHOWN})

@@ -143,6 +143,8 @@ def record_of(row: Row[Any], made: Sequence[Attempt] = ()) -> Delivery:
         finished_at=row.finished_at,
         response=row.response,
         attempts=tuple(made),
+        attempts_before=row.attempts_before,
+        redriven_at=row.redriven_at,
     )
 
 
@@ -173,6 +175,8 @@ def _row(record: Delivery) -> dict[str, Any]:
         "response": record.response,
         "created_at": record.created_at,
         "finished_at": record.finished_at,
+        "attempts_before": record.attempts_before,
+        "redriven_at": record.redriven_at,
     }
 
 

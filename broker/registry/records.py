@@ -21,6 +21,9 @@ class Channel:
     verify_token: str
     revision: int
     created_at: datetime
+    #: For its webhooks that set none: seconds between attempts, and for how long an answer is worth delivering.
+    retry_schedule: Sequence[float] | None = None
+    time_to_live_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,14 @@ class Webhook:
     disabled_reason: str | None
     timeout_s: float | None
     created_at: datetime
+    #: Seconds before the second attempt and each later one; the channel's where this is None, else the default.
+    retry_schedule: Sequence[float] | None = None
+    #: For how long an answer is worth delivering, in seconds; the channel's where this is None, else the default.
+    time_to_live_s: float | None = None
+    #: Messages a second; None is without limit.
+    rate_limit: float | None = None
+    #: Since when it has done nothing but fail; None where its last attempt succeeded, or failed just now.
+    failing_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +128,9 @@ class Delivery:
     response: JsonObject | None = None
     #: All failed attempts, and the one that succeeded.
     attempts: Sequence[Attempt] = field(default_factory=tuple)
+    #: A redrive begins the schedule and the time to live anew: the attempts before it, and its moment.
+    attempts_before: int = 0
+    redriven_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +146,7 @@ class DeadLetter:
     headers: JsonObject
     body: bytes
     created_at: datetime
+    redriven_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

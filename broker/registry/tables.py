@@ -126,6 +126,10 @@ channels = Table(
     Column("bot", Json, nullable=False),
     Column("verify_token", Words(), nullable=False),
     Column("revision", BigInteger, nullable=False, server_default="1"),
+    # What its webhooks do where they set nothing of their own: waits between attempts, and how long an answer
+    # is worth delivering, in seconds.
+    Column("retry_schedule", Json),
+    Column("time_to_live_s", Float),
     Column("created_at", Utc, nullable=False),
     Index(None, "created_at", "id"),
 )
@@ -153,6 +157,12 @@ webhooks = Table(
     Column("enabled", Boolean, nullable=False, server_default=text("true")),
     Column("disabled_reason", Words()),
     Column("timeout_s", Float),
+    Column("retry_schedule", Json),
+    Column("time_to_live_s", Float),
+    # Messages a second.
+    Column("rate_limit", Float),
+    # Since when it has done nothing but fail.
+    Column("failing_since", Utc),
     Column("created_at", Utc, nullable=False),
     Index(None, "channel_id", "created_at", "id"),
 )
@@ -206,6 +216,9 @@ deliveries = Table(
     Column("response", Json),
     Column("created_at", Utc, nullable=False),
     Column("finished_at", Utc),
+    # A redrive begins the schedule and the time to live anew: the attempts before it, and its moment.
+    Column("attempts_before", Integer, nullable=False, server_default="0"),
+    Column("redriven_at", Utc),
     Index(None, "channel_id", "created_at", "id"),
     # Those that someone may look for among millions that were delivered, which cost nothing here.
     Index(
@@ -247,9 +260,11 @@ backlog_lanes = Table(
     Column("webhook_id", Words(64), primary_key=True),
     Column("conversation_key", Words(), primary_key=True),
     Column("partition", Integer, nullable=False, index=True),
-    Column("next_attempt_at", Utc, nullable=False, index=True),
+    Column("next_attempt_at", Utc, nullable=False),
     # Whoever drains the lane holds it until then; a drainer that died lets go by the clock.
     Column("leased_until", Utc),
+    # Each webhook's lanes by when they are due: nobody looks past those of a webhook that has a million.
+    Index(None, "webhook_id", "next_attempt_at"),
 )
 
 dead_letters = Table(
@@ -265,4 +280,15 @@ dead_letters = Table(
     Column("headers", Json, nullable=False),
     Column("body", LargeBinary, nullable=False),
     Column("created_at", Utc, nullable=False),
+    Column("redriven_at", Utc),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("channel_id", Words(64), primary_key=True),
+    Column("key", Words(255), primary_key=True),
+    Column("fingerprint", Words(64), nullable=False),
+    Column("message_id", Words(36), nullable=False),
+    Column("created_at", Utc, nullable=False, index=True),
 )

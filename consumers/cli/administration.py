@@ -1,16 +1,20 @@
-"""What the administrator's commands have in common: one call, all pages, one item shown."""
+"""What the administrator's commands have in common: one call, all pages, one item shown.
+
+The API's client is imported where a call is made, so that `--help` does not wait for it.
+"""
 
 from typing import Any
+from urllib.parse import quote
 
-from broker.settings import read_settings
-from consumers.cli.client import open_client
 from consumers.cli.output import call, show_fields, show_json
 
 
-def admin(method: str, path: str, body: object = None, **params: str | None) -> Any:
+def admin(method: str, path: str, body: object = None, **params: str | None) -> dict[str, Any]:
     """Call the API as the administrator, and return its answer."""
+    from broker.settings import read_settings
+    from consumers.cli.client import open_client
 
-    async def work() -> Any:
+    async def work() -> dict[str, Any]:
         async with open_client(read_settings()) as client:
             return await client.admin(method, path, body, **params)
 
@@ -19,12 +23,19 @@ def admin(method: str, path: str, body: object = None, **params: str | None) -> 
 
 def everything(path: str) -> list[dict[str, Any]]:
     """Read all pages of a listing."""
+    from broker.settings import read_settings
+    from consumers.cli.client import open_client
 
     async def work() -> list[dict[str, Any]]:
         async with open_client(read_settings()) as client:
             return await client.everything(path)
 
     return call(work())
+
+
+def segment(value: str) -> str:
+    """Write a value as one segment of a path."""
+    return quote(value, safe="")
 
 
 def show_item(item: dict[str, Any], as_json: bool) -> None:

@@ -4,8 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from consumers.cli.administration import admin, everything, show_item
-from consumers.cli.client import segment
+from consumers.cli.administration import admin, everything, segment, show_item
 from consumers.cli.output import AsJson, show_json, show_table
 
 app = typer.Typer(no_args_is_help=True, help="Create, list, change and delete channels.")
@@ -20,7 +19,7 @@ def list_channels(as_json: bool = AsJson) -> None:
     if as_json:
         show_json(items)
         return
-    rows = [{**item, "type": item["bot"].get("type")} for item in items]
+    rows = [{**item, "type": (item.get("bot") or {}).get("type")} for item in items]
     show_table(
         rows,
         {"id": "Channel", "name": "Name", "type": "Bot", "createdAt": "Created"},

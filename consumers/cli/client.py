@@ -4,10 +4,10 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from typing import Any, NoReturn
 
 import aiohttp
+from pydantic_core import from_json
 
 from broker.errors import PostboteError
 from broker.settings import Settings
@@ -17,7 +17,21 @@ TIMEOUT_S = 30.0
 
 
 class CallFailed(PostboteError):
-    """The API did not do what was asked."""
+    """The API did not do what was asked. `status` is its answer's, or None where none came."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Answer(dict[str, Any]):
+    """An answer's JSON object; a field that Postbote always gives and that is not there raises CallFailed."""
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise CallFailed(
+            f"The answer has no {name!r}: what listens there is not Postbote, or is of another version. "
+            "Set POSTBOTE_URL to where Postbote listens."
+        )
 
 
 class Client:
@@ -36,8 +50,8 @@ class Client:
         token: str,
         json: object = None,
         params: Mapping[str, str] | None = None,
-    ) -> Any:
-        """Call, and return the answer's JSON; raises CallFailed with what the API said."""
+    ) -> Answer:
+        """Call, and return the answer's JSON object, empty for a 204; raises CallFailed with what the API said."""
         try:
             async with self._session.request(
                 method,
@@ -46,17 +60,25 @@ class Client:
                 params=params,
                 headers={"Authorization": f"Bearer {token}"},
             ) as answer:
-                body = await answer.json(content_type=None) if answer.status != 204 else None
-                if answer.status < 400:
-                    return body
-                raise CallFailed(_problem(answer.status, body))
+                status, raw = answer.status, await answer.read()
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise CallFailed(
-                f"Postbote does not answer at {self.base} ({error or type(error).__name__}). Start it with "
-                "`postbote run`, or set POSTBOTE_URL to where it listens."
+                f"Postbote does not answer at {self.base} ({str(error) or type(error).__name__}). Start it "
+                "with `postbote run`, or set POSTBOTE_URL to where it listens."
             ) from None
+        try:
+            body = from_json(raw) if raw else {}
+        except ValueError:
+            body = None
+        if status >= 400:
+            raise CallFailed(_problem(self.base, status, body), status)
+        if not isinstance(body, dict):
+            raise CallFailed(
+                f"What answers at {self.base} is not Postbote. Set POSTBOTE_URL to where Postbote listens."
+            )
+        return Answer(body)
 
-    async def admin(self, method: str, path: str, json: object = None, **params: str | None) -> Any:
+    async def admin(self, method: str, path: str, json: object = None, **params: str | None) -> Answer:
         """Call as the administrator; parameters that are None are left out."""
         given = {name: value for name, value in params.items() if value is not None}
         return await self.call(method, path, token=admin_token(self._settings), json=json, params=given)
@@ -113,21 +135,20 @@ def access_token(settings: Settings, channel: str, given: str | None) -> str:
     )
 
 
-def segment(value: str) -> str:
-    """Write a value as one segment of a path."""
-    return quote(value, safe="")
-
-
 def _read(path: Path, otherwise: str) -> str:
     try:
         return path.read_text().strip()
     except OSError as error:
         raise CallFailed(f"{otherwise} ({path}: {error.strerror})") from None
+    except UnicodeDecodeError:
+        raise CallFailed(f"{otherwise} ({path}: no text)") from None
 
 
-def _problem(status: int, body: object) -> str:
+def _problem(base: str, status: int, body: object) -> str:
     if not isinstance(body, dict):
-        return f"The API answered {status}."
+        return (
+            f"{base} answered {status}, and not as Postbote does. Set POSTBOTE_URL to where Postbote listens."
+        )
     said = str(body.get("detail") or body.get("title") or f"The API answered {status}.")
     faults = [
         f"\n  {'.'.join(str(part) for part in fault.get('loc', []))}: {fault.get('msg')}"

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.text import Text
 
 from broker.settings import Settings, read_settings
-from consumers.cli.client import Client, open_client, segment
+from consumers.cli.administration import segment
+from consumers.cli.client import Client, open_client
 from consumers.cli.output import call
 from consumers.cli.rendering import render
 from consumers.receiver import Received, Receiver

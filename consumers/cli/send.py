@@ -8,7 +8,8 @@ import typer
 from rich.console import Console
 
 from broker.settings import Settings, read_settings
-from consumers.cli.client import Client, access_token, open_client, segment
+from consumers.cli.administration import segment
+from consumers.cli.client import Client, access_token, open_client
 from consumers.cli.output import AsJson, call, show_json
 from consumers.cli.rendering import draw
 

@@ -4,8 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from consumers.cli.administration import admin, everything, show_item
-from consumers.cli.client import segment
+from consumers.cli.administration import admin, everything, segment, show_item
 from consumers.cli.output import AsJson, show_json, show_table
 
 app = typer.Typer(no_args_is_help=True, help="Register, list, change, test and delete webhooks.")
@@ -13,7 +12,8 @@ app = typer.Typer(no_args_is_help=True, help="Register, list, change, test and d
 Channel = Annotated[str, typer.Argument(help="The channel's id, such as ch_… or demo.")]
 Webhook = Annotated[str, typer.Argument(help="The webhook's id, wh_…")]
 Events = Annotated[
-    list[str] | None, typer.Option("--event", help="A pattern, such as response.text; may be repeated.")
+    list[str] | None,
+    typer.Option("--event", "--events", help="A pattern, such as response.text; may be repeated."),
 ]
 Headers = Annotated[list[str] | None, typer.Option("--header", help='"Name: value"; may be repeated.')]
 

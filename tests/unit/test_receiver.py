@@ -83,6 +83,6 @@ async def test_the_challenge_is_answered_by_who_knows_the_token(listening: Liste
 def test_repeats_and_gaps_are_told_for_each_conversation_apart() -> None:
     sequence = Sequencer()
     placed = [sequence.place("ada", n) for n in (4, 5, 5, 6, 9, 8, 10)]
-    assert placed == ["next", "next", "repeat", "next", "gap", "repeat", "next"]
+    assert placed == ["next", "next", "repeat", "next", "gap", "late", "next"]
     assert sequence.place("bob", 1) == "next"
     assert sequence.place(None, 1) == "unknown"
