@@ -53,6 +53,10 @@ class Settings(BaseSettings):
     max_in_flight: int = Field(512, ge=1, le=10_000)
     #: Of these, attempts in flight to any one webhook: what an endpoint that hangs can use up.
     max_in_flight_per_webhook: int = Field(64, ge=1, le=10_000)
+    #: How old a response may be when it is delivered, where neither webhook nor channel say: 7 days.
+    time_to_live_s: float = Field(604_800.0, gt=0, le=2_592_000)
+    #: A webhook that has done nothing but fail for so long is disabled: 5 days.
+    disable_after_s: float = Field(432_000.0, gt=0, le=2_592_000)
     #: How long a stopping process finishes what is in flight before it hands back the rest.
     shutdown_grace_s: Seconds = 8.0
     #: Messages a second that each channel may post to each API process; 0 is without limit.

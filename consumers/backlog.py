@@ -8,6 +8,8 @@ lane in order like the other.
 import asyncio
 import random
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 
@@ -15,17 +17,19 @@ import structlog
 
 from broker.models.records import BotResponse, now
 from broker.registry.records import BacklogLane, Delivery
-from consumers.delivery_worker import Delivering
+from consumers.delivering import Deliverer, Job, Later, Settled
+from consumers.gates import Gates
+from consumers.lanes import HandedBack
 from consumers.outage import outlast
 from consumers.parking import BacklogStore
-from consumers.retry import Delivered, Disable, GiveUp, TryAgain, decide
+from consumers.serving import Stop
 
 log = structlog.get_logger()
 
-#: How often to look for lanes that other workers parked, in seconds.
-LOOK_S = 1.0
+#: How often to look for lanes that are due, in seconds.
+LOOK_S = 0.5
 #: Lanes drained at a time by one worker.
-LANES = 64
+LANES = 256
 #: Deliveries of a lane read at a time.
 PAGE = 50
 #: What was delivered is written at least so often, in seconds: it is what a crash makes come twice.
@@ -37,38 +41,49 @@ LEASE_S = 120.0
 class Drainer:
     """Drains the backlog with one task for each lane in hand. `run` ends when stopping begins."""
 
-    def __init__(self, store: BacklogStore, shared: Delivering) -> None:
+    def __init__(self, store: BacklogStore, deliverer: Deliverer, gates: Gates, stop: Stop) -> None:
         self._store = store
-        self._shared = shared
-        self._lanes: set[asyncio.Task[None]] = set()
+        self._deliverer = deliverer
+        self._gates = gates
+        self._stop = stop
+        self._lanes: dict[asyncio.Task[None], _Hold] = {}
 
     async def run(self) -> None:
         """Look for due lanes and drain them, until told to stop; then let what is in flight end."""
-        stop = self._shared.stop
+        stop = self._stop
         while not stop.is_set():
-            room = LANES - len(self._lanes)
+            began = time.monotonic()
             try:
-                claimed = await self._claim(room) if room else []
+                claimed = await self._claim()
             except Exception:
                 log.exception("backlog.claim_failed")
                 claimed = []
             for lane in claimed:
-                task = asyncio.create_task(self._drain(lane))
-                self._lanes.add(task)
-                task.add_done_callback(self._lanes.discard)
-            if claimed and len(claimed) == room:
-                await asyncio.wait(self._lanes, return_when=asyncio.FIRST_COMPLETED)
+                hold = _Hold(lane)
+                task = asyncio.create_task(self._drain(hold))
+                self._lanes[task] = hold
+                task.add_done_callback(self._lanes.pop)
+            if claimed:
+                # There may be more; what was claimed is not due any more, so this does not spin.
+                await asyncio.wait(self._lanes, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
             else:
-                await stop.sleep(LOOK_S)
+                # With a backlog of very many webhooks a look takes a while: no more than a tenth of the time.
+                pause = max(LOOK_S, 10 * (time.monotonic() - began))
+                await stop.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load
+        for hold in self._lanes.values():
+            hold.let_go()
         if self._lanes:
             _, late = await asyncio.wait(self._lanes, timeout=stop.grace_s)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    async def _claim(self, room: int) -> list[BacklogLane]:
-        claiming = asyncio.create_task(outlast(lambda: self._store.claim(room, LEASE_S), "backlog.claiming"))
-        stopping = asyncio.create_task(self._shared.stop.wait())
+    async def _claim(self) -> list[BacklogLane]:
+        room = LANES - len(self._lanes)
+        if room <= 0:
+            return []
+        claiming = asyncio.create_task(outlast(lambda: self._claim_up_to(room), "backlog.claiming"))
+        stopping = asyncio.create_task(self._stop.wait())
         await asyncio.wait({claiming, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         claiming.cancel()
@@ -77,71 +92,128 @@ class Drainer:
             raise claimed
         return claimed if isinstance(claimed, list) else []
 
-    async def _drain(self, lane: BacklogLane) -> None:
+    async def _claim_up_to(self, room: int) -> list[BacklogLane]:
+        wanted = share(room, {webhook: self._gates.room(webhook) for webhook in await self._store.due()})
+        return await self._store.claim(wanted, LEASE_S) if wanted else []
+
+    async def _drain(self, hold: "_Hold") -> None:
+        lane = hold.lane
         try:
-            while await self._drain_page(lane):
+            while await self._drain_page(hold):
                 pass
+        except HandedBack:
+            # Nothing of it was done since the last write: let go, so that another worker need not wait.
+            await outlast(lambda: self._settle(lane, [], 0.0, None), "backlog.settling")
         except Exception:
             # The lease runs out, and another worker tries then.
             log.exception("backlog.drain_failed", webhook=lane.webhook_id, conversation=lane.conversation_key)
 
-    async def _drain_page(self, lane: BacklogLane) -> bool:
+    async def _drain_page(self, hold: "_Hold") -> bool:
         """Deliver from the lane's head on; True while there is more to deliver now."""
-        stop = self._shared.stop
+        lane = hold.lane
         done: list[Delivery] = []
         wait_s: float | None = None
         since = time.monotonic()
         for delivery in await outlast(lambda: self._store.head(lane, PAGE), "backlog.reading"):
-            tried, wait_s = await self._attempt(delivery)
-            done.append(tried)
-            if wait_s is not None or stop.is_set() or time.monotonic() - since > SETTLE_S:
+            try:
+                tried, wait_s = await self._attempt(delivery, hold)
+            except HandedBack:
                 break
-        going_on = wait_s is None and not stop.is_set()
-        due = now() + timedelta(seconds=wait_s or 0.0)
+            done.append(tried)
+            if wait_s is not None or hold.letting_go or time.monotonic() - since > SETTLE_S:
+                break
+        going_on = wait_s is None and not hold.letting_go
         live = await outlast(
-            lambda: self._store.settle(
-                lane, done, next_attempt_at=due, lease_s=LEASE_S if going_on else None
-            ),
+            lambda: self._settle(lane, done, wait_s or 0.0, LEASE_S if going_on else None),
             "backlog.settling",
         )
         if live:
-            log.info("lane.live", webhook=lane.webhook_id, conversation=lane.conversation_key)
+            log.debug("lane.live", webhook=lane.webhook_id, conversation=lane.conversation_key)
         return going_on and not live
 
-    async def _attempt(self, delivery: Delivery) -> tuple[Delivery, float | None]:
+    async def _settle(
+        self, lane: BacklogLane, done: list[Delivery], wait_s: float, lease_s: float | None
+    ) -> bool:
+        due = now() + timedelta(seconds=wait_s)
+        return await self._store.settle(lane, done, next_attempt_at=due, lease_s=lease_s)
+
+    async def _attempt(self, delivery: Delivery, hold: "_Hold") -> tuple[Delivery, float | None]:
         """Make one attempt; the wait before the next is None where the delivery is settled."""
-        shared = self._shared
-        found = await shared.directory.of_channel(delivery.channel_id)
-        webhook = next((w for w in found.webhooks if w.id == delivery.webhook_id), None) if found else None
-        if found is None or webhook is None or delivery.response is None:
-            return _settled(delivery, "dead", "the webhook was deleted"), None
-        if not webhook.enabled:
-            return delivery, LOOK_S
-        number = delivery.attempt_count + 1
-        response = BotResponse.model_validate(delivery.response)
-        async with shared.in_flight.place(webhook.id):
-            outcome = await shared.poster.post(found.channel, webhook, response, delivery.id, number)
-        tried = replace(delivery, attempt_count=number, attempts=(outcome.attempt,))
-        decision = decide(
-            shared.schedule,
-            outcome.answer,
-            attempts=number,
+        if delivery.response is None:
+            return _settled(delivery, Settled("dead", "its response is missing")), None
+        job = Job(
+            delivery.id,
+            delivery.webhook_id,
+            BotResponse.model_validate(delivery.response),
+            attempts=delivery.attempt_count,
+            attempts_before=delivery.attempts_before,
+            age_s=(now() - (delivery.redriven_at or delivery.created_at)).total_seconds(),
             in_memory_s=float("inf"),
-            chance=random.random(),  # noqa: S311 - spreads load, keeps no secret
         )
-        match decision:
-            case Delivered():
-                return _settled(tried, "delivered", None), None
-            case Disable(reason):
-                await shared.disabling.disable(webhook, reason)
-                return tried, LOOK_S
-            case GiveUp(reason):
-                log.warning("delivery.dead", delivery=delivery.id, webhook=webhook.id, reason=reason)
-                return _settled(tried, "dead", reason), None
-            case TryAgain(wait_s, _):
-                return tried, wait_s
+        result = await self._deliverer.attempt(job, waiting=hold.waiting)
+        if result.attempt is not None:
+            delivery = replace(delivery, attempt_count=result.attempt.number, attempts=(result.attempt,))
+        match result:
+            case Settled(status, reason):
+                if status != "delivered":
+                    log.warning(
+                        f"delivery.{status}", delivery=delivery.id, webhook=delivery.webhook_id, reason=reason
+                    )
+                return _settled(delivery, result), None
+            case Later(wait_s, _):
+                return delivery, wait_s
 
 
-def _settled(delivery: Delivery, status: str, reason: str | None) -> Delivery:
-    response = None if status == "delivered" else delivery.response
-    return replace(delivery, status=status, reason=reason, finished_at=now(), response=response)  # type: ignore[arg-type]
+class _Hold:
+    """A lane in hand, which lets go where it only waits."""
+
+    def __init__(self, lane: BacklogLane) -> None:
+        self.lane = lane
+        self.letting_go = False
+        self._waiting_in: asyncio.Task[None] | None = None
+
+    def let_go(self) -> None:
+        """Take up nothing more, and end the waiting."""
+        self.letting_go = True
+        if self._waiting_in is not None:
+            self._waiting_in.cancel()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Open a time that `let_go` breaks off. Raises HandedBack then."""
+        if self.letting_go:
+            raise HandedBack
+        task = self._waiting_in = asyncio.current_task()
+        try:
+            yield
+        except asyncio.CancelledError:
+            if task is None or not self.letting_go:
+                raise
+            task.uncancel()
+            raise HandedBack from None
+        finally:
+            self._waiting_in = None
+
+
+def share(room: int, rooms: dict[str, int]) -> dict[str, int]:
+    """Share out room for lanes among webhooks, fairly: nobody gets more than it has room for.
+
+    Who gets one more than another is drawn, so that nobody is last each time.
+    """
+    open_ = [webhook for webhook, most in rooms.items() if most > 0]
+    random.shuffle(open_)
+    shares: dict[str, int] = dict.fromkeys(open_[:room], 0)
+    open_ = list(shares)
+    while room > 0 and open_:
+        each = max(1, room // len(open_))
+        for webhook in open_:
+            more = min(each, rooms[webhook] - shares[webhook], room)
+            shares[webhook] += more
+            room -= more
+        open_ = [webhook for webhook in open_ if shares[webhook] < rooms[webhook]]
+    return shares
+
+
+def _settled(delivery: Delivery, result: Settled) -> Delivery:
+    response = None if result.status == "delivered" else delivery.response
+    return replace(delivery, status=result.status, reason=result.reason, finished_at=now(), response=response)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from uuid import uuid4
 
@@ -20,6 +21,7 @@ from broker.registry.conversations import Conversations
 from broker.registry.database import Database
 from broker.registry.dead_letters import DeadLetters
 from broker.registry.deliveries import Deliveries
+from broker.registry.expiry import Expiry
 from broker.registry.history import History
 from broker.registry.records import Attempt, Channel, Webhook
 from broker.registry.webhooks import Webhooks
@@ -30,16 +32,19 @@ from consumers.backlog import Drainer
 from consumers.bot_worker import Bots, BotSession, Turns
 from consumers.bots.catalogue import BOT_TYPES, make_bot
 from consumers.dead_letters import DeadLetterSession
+from consumers.delivering import Deliverer
 from consumers.delivery_log import DeliveryLog
 from consumers.delivery_worker import Delivering, DeliverySession
 from consumers.directory import Directory
 from consumers.disabling import WebhookDisabling
-from consumers.in_flight import InFlight
+from consumers.expiring import Sweeper
+from consumers.gates import Gates
 from consumers.intake import IntakeSession
 from consumers.outage import outlast
 from consumers.parking import Parking
-from consumers.retry import Schedule
+from consumers.retry import Policy, Schedule
 from consumers.serving import Session, Stop, serve
+from consumers.standing import Standing
 
 log = structlog.get_logger()
 
@@ -164,29 +169,35 @@ async def work_deliver(base: Base, allowed: tuple[Network, ...]) -> None:
     settings = base.settings
     backlog = Backlog(base.database)
     deliveries = Deliveries(base.database)
+    webhooks = Webhooks(base.database)
     async with AsyncExitStack() as stack:
-        directory = Directory(Webhooks(base.database))
+        directory = Directory(webhooks)
         stack.push_async_callback(directory.close)
         poster = Poster(timeout_s=settings.webhook_timeout_s, allowed=allowed)
         stack.push_async_callback(poster.close)
         delivery_log = DeliveryLog(deliveries)
         stack.push_async_callback(delivery_log.flush, LOG_FLUSH_S)
+        gates = Gates(most=settings.max_in_flight, most_each=settings.max_in_flight_per_webhook)
+        disabling = WebhookDisabling(webhooks, directory)
+        standing = Standing(
+            webhooks, backlog, disabling, directory, timedelta(seconds=settings.disable_after_s)
+        )
+        policy = Policy(Schedule(), settings.time_to_live_s)
+        deliverer = Deliverer(directory, poster, gates, disabling, standing, policy)
         shared = Delivering(
             broker=base.broker,
             directory=directory,
-            poster=poster,
+            deliverer=deliverer,
             parking=Parking(backlog),
             store=deliveries,
             log=delivery_log,
-            disabling=WebhookDisabling(Webhooks(base.database), directory),
-            in_flight=InFlight(settings.max_in_flight, settings.max_in_flight_per_webhook),
             most_held=settings.prefetch // 4,
-            schedule=Schedule(),
-            stop=base.stop,
         )
         async with asyncio.TaskGroup() as group:
             group.create_task(delivery_log.run(base.stop))
-            group.create_task(Drainer(backlog, shared).run())
+            group.create_task(standing.run(base.stop))
+            group.create_task(Sweeper(Expiry(base.database), policy).run(base.stop))
+            group.create_task(Drainer(backlog, deliverer, gates, base.stop).run())
             for partition, word in base.words:
                 group.create_task(_serve(base, outbound_queue(word), partial(_session, shared, partition)))
 

@@ -6,7 +6,8 @@ while it has work, and nothing at all when it is empty.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
@@ -20,11 +21,25 @@ class HandedBack(Exception):
 class Lane(Generic[Key, Item]):
     """The waiting items of one key, the one that is being worked on first."""
 
-    __slots__ = ("items", "key")
+    __slots__ = ("items", "key", "resting", "stopping")
 
     def __init__(self, key: Key) -> None:
         self.key = key
         self.items: deque[Item] = deque()
+        #: True while the work only waits, and may be broken off at once.
+        self.resting = False
+        self.stopping = False
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Open a time in which the work only waits: stopping breaks it off. Raises HandedBack after that."""
+        if self.stopping:
+            raise HandedBack
+        self.resting = True
+        try:
+            yield
+        finally:
+            self.resting = False
 
 
 class Lanes(Generic[Key, Item]):
@@ -43,7 +58,7 @@ class Lanes(Generic[Key, Item]):
         self._work = work
         self._failed = failed
         self._lanes: dict[Key, Lane[Key, Item]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Lane[Key, Item]] = {}
         self._stopping = False
 
     def put(self, key: Key, item: Item) -> None:
@@ -57,15 +72,22 @@ class Lanes(Generic[Key, Item]):
         lane = self._lanes[key] = Lane(key)
         lane.items.append(item)
         task = asyncio.create_task(self._run(lane))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = lane
+        task.add_done_callback(self._tasks.pop)
 
     def __len__(self) -> int:
         return len(self._lanes)
 
     async def stop(self, grace_s: float) -> None:
-        """Start nothing more, let each lane end the call it is in, and cancel what runs after `grace_s`."""
+        """Start nothing more, let each lane end the call it is in, and cancel what runs after `grace_s`.
+
+        A lane that only waits is broken off at once.
+        """
         self._stopping = True
+        for task, lane in self._tasks.items():
+            lane.stopping = True
+            if lane.resting:
+                task.cancel()
         if not self._tasks:
             return
         if grace_s > 0:

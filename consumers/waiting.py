@@ -8,6 +8,7 @@ from broker.models.records import BotResponse, now
 from broker.partitions import conversation_key
 from broker.port import Envelope, Subscription
 from broker.registry.records import Attempt, Delivery
+from consumers.delivering import Job
 
 
 class Receipt:
@@ -37,6 +38,18 @@ class Waiting:
     receipt: Receipt
     since: float = field(default_factory=time.monotonic)
     attempts: list[Attempt] = field(default_factory=list)
+
+    def job(self) -> Job:
+        """Say what is to be tried now."""
+        return Job(
+            self.id,
+            self.webhook_id,
+            self.response,
+            attempts=len(self.attempts),
+            attempts_before=0,
+            age_s=(now() - self.response.created_at).total_seconds(),
+            in_memory_s=time.monotonic() - self.since,
+        )
 
     def delivery(self, status: str, reason: str | None = None) -> Delivery:
         """Make the registry's record of it; a delivered one leaves its response to the turns."""

@@ -259,12 +259,13 @@ backlog_lanes = Table(
     metadata,
     Column("webhook_id", Words(64), primary_key=True),
     Column("conversation_key", Words(), primary_key=True),
-    Column("partition", Integer, nullable=False, index=True),
+    Column("partition", Integer, nullable=False),
     Column("next_attempt_at", Utc, nullable=False),
     # Whoever drains the lane holds it until then; a drainer that died lets go by the clock.
     Column("leased_until", Utc),
     # Each webhook's lanes by when they are due: nobody looks past those of a webhook that has a million.
     Index(None, "webhook_id", "next_attempt_at"),
+    Index(None, "partition", "webhook_id"),
 )
 
 dead_letters = Table(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import pytest
 from delivery_worker_parts import QUICK, AckedQueue, Endpoint, Graveyard, Worker
@@ -11,13 +12,17 @@ from broker.registry.channels import Channels
 from broker.registry.database import Database
 from broker.registry.deliveries import Deliveries
 from broker.registry.webhooks import Webhooks
+from consumers.breaker import Tuning
+from consumers.delivering import Deliverer
 from consumers.delivery_log import DeliveryLog
 from consumers.delivery_worker import Delivering
 from consumers.directory import Directory
 from consumers.disabling import WebhookDisabling
-from consumers.in_flight import InFlight
+from consumers.gates import Gates
 from consumers.parking import Parking
+from consumers.retry import Policy
 from consumers.serving import Stop
+from consumers.standing import Standing
 
 
 @pytest.fixture
@@ -30,23 +35,35 @@ async def worker(database_url: str) -> AsyncIterator[Worker]:
     channel, _ = await channels.create("test", {"type": "echo"})
     stop = Stop(2.0)
     log = DeliveryLog(deliveries)
+    disabling = WebhookDisabling(webhooks, directory)
+    gates = Gates(most=64, most_each=16, tuning=Tuning(open_s=0.05, longest_open_s=0.2))
+    standing = Standing(webhooks, backlog, disabling, directory, timedelta(days=5))
     shared = Delivering(
         broker=graveyard,  # type: ignore[arg-type]
         directory=directory,
-        poster=endpoint,
+        deliverer=Deliverer(directory, endpoint, gates, disabling, standing, Policy(QUICK, 3600.0)),
         parking=Parking(backlog),
         store=deliveries,
         log=log,
-        disabling=WebhookDisabling(webhooks, directory),
-        in_flight=InFlight(64, 16),
         most_held=50,
-        schedule=QUICK,
-        stop=stop,
     )
-    logging = asyncio.create_task(log.run(stop))
-    yield Worker(shared, backlog, deliveries, channels, webhooks, endpoint, AckedQueue(), graveyard, channel)
+    running = [asyncio.create_task(log.run(stop)), asyncio.create_task(standing.run(stop))]
+    yield Worker(
+        shared,
+        backlog,
+        deliveries,
+        channels,
+        webhooks,
+        endpoint,
+        AckedQueue(),
+        graveyard,
+        channel,
+        gates,
+        standing,
+        stop,
+    )
     stop.set()
-    await logging
+    await asyncio.gather(*running)
     await log.flush(2)
     await directory.close()
     await database.close()

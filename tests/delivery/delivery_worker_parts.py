@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+
+from sqlalchemy import select
 
 from broker.models.records import BotResponse
 from broker.port import Envelope
@@ -11,10 +13,17 @@ from broker.registry.backlog import Backlog
 from broker.registry.channels import Channels
 from broker.registry.deliveries import Deliveries
 from broker.registry.records import Attempt, Channel, Webhook
+from broker.registry.tables import backlog_lanes
 from broker.registry.webhooks import Webhooks
 from consumers.attempt import Outcome
+from consumers.backlog import Drainer
+from consumers.delivering import Deliverer
 from consumers.delivery_worker import Delivering, DeliverySession
-from consumers.retry import Schedule
+from consumers.disabling import WebhookDisabling
+from consumers.gates import Gates
+from consumers.retry import Policy, Schedule
+from consumers.serving import Stop
+from consumers.standing import Standing
 
 
 class Endpoint:
@@ -100,11 +109,39 @@ class Worker:
     queue: AckedQueue
     graveyard: Graveyard
     channel: Channel
+    gates: Gates
+    standing: Standing
+    stop: Stop
     counters: dict[str, int] = field(default_factory=dict)
 
     def session(self) -> DeliverySession:
         """Open a session on partition 0."""
         return DeliverySession(self.queue, self.shared, 0)
+
+    def patient(self, *head: float) -> "Worker":
+        """Return the same worker with other waits in memory, in seconds."""
+        policy = Policy(replace(QUICK, head=head), 3600.0)
+        return replace(
+            self, shared=replace(self.shared, deliverer=self.deliverer(policy)), counters=self.counters
+        )
+
+    def deliverer(self, policy: Policy) -> Deliverer:
+        """Make a deliverer with a policy."""
+        directory = self.shared.directory
+        disabling = WebhookDisabling(self.webhooks, directory)
+        return Deliverer(directory, self.endpoint, self.gates, disabling, self.standing, policy)
+
+    def drainer(self) -> "asyncio.Task[None]":
+        """Begin to drain the backlog."""
+        return asyncio.create_task(Drainer(self.backlog, self.shared.deliverer, self.gates, self.stop).run())
+
+    async def parked(self) -> set[tuple[str, str]]:
+        """Return all lanes that are in the backlog."""
+        async with self.backlog._db.read() as connection:
+            rows = await connection.execute(
+                select(backlog_lanes.c.webhook_id, backlog_lanes.c.conversation_key)
+            )
+            return {(row[0], row[1]) for row in rows}
 
     def says(self, user: str, count: int = 1, revision: int = 0) -> list[Envelope]:
         """Make the next responses to a user."""

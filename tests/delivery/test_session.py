@@ -1,13 +1,11 @@
 """A delivery worker's session: order, parking, going live again, and what is kept of it all."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 from delivery_worker_parts import Worker
 
 from broker.port import Envelope
-from consumers.backlog import Drainer
 from consumers.dead_letters import REASON, STAGE
 
 
@@ -80,23 +78,23 @@ async def test_a_failing_lane_is_parked_and_drained_in_order_while_others_go_on(
     await worker.queue.until(20)
     assert worker.order(good.id, "ada") == list(range(1, 21))
     assert worker.order(bad.id, "ada") == []
-    assert await worker.backlog.lanes_of(0) == {(bad.id, f"{worker.channel.id}/ada")}
+    assert await worker.parked() == {(bad.id, f"{worker.channel.id}/ada")}
     # What comes while it is parked goes behind the others, also once the endpoint is well again.
     worker.endpoint.failing.clear()
     await session.take(worker.says("ada", 5))
     await worker.queue.until(25)
     assert worker.order(bad.id, "ada") == []
-    drainer = asyncio.create_task(Drainer(worker.backlog, worker.shared).run())
+    drainer = worker.drainer()
     await worker.endpoint.until(50)
     assert worker.order(bad.id, "ada") == list(range(1, 26))
     await until_logged(worker, "delivered", 50)
-    while await worker.backlog.lanes_of(0):
+    while await worker.parked():
         pass
     # The lane is live again: the next one goes straight through.
     await session.take(worker.says("ada", 3))
     await worker.queue.until(28)
     assert worker.order(bad.id, "ada") == list(range(1, 29))
-    worker.shared.stop.set()
+    worker.stop.set()
     await drainer
     await session.stop(1)
 
@@ -116,10 +114,10 @@ async def test_the_next_holder_of_a_partition_puts_new_messages_behind_what_was_
     await second.take(worker.says("ada", 3))
     await worker.queue.until(6)
     assert worker.order(hook.id, "ada") == []
-    drainer = asyncio.create_task(Drainer(worker.backlog, worker.shared).run())
+    drainer = worker.drainer()
     await worker.endpoint.until(6)
     assert worker.order(hook.id, "ada") == [1, 2, 3, 4, 5, 6]
-    worker.shared.stop.set()
+    worker.stop.set()
     await drainer
     await second.stop(1)
 
@@ -143,18 +141,17 @@ async def test_a_failing_webhook_that_crowds_the_partition_goes_to_the_backlog_a
     hook = await worker.webhooks.create(worker.channel.id, url="https://example.com")
     assert hook is not None
     worker.endpoint.failing[hook.id] = 500
-    slow = replace(worker.shared, schedule=replace(worker.shared.schedule, head=(30.0, 30.0)))
-    session = replace(worker, shared=slow).session()
+    session = worker.patient(30.0, 30.0).session()
     # Too few to be in anyone's way: tried again from memory.
     await session.take(worker.says("ada", 50))
-    assert await worker.backlog.lanes_of(0) == set()
+    assert await worker.parked() == set()
     async with asyncio.timeout(5):
         while not worker.endpoint.tried:
             await worker.endpoint.changed.wait()
     users = [f"user-{number}" for number in range(20)]
     await session.take([envelope for user in users for envelope in worker.says(user)])
     await worker.queue.until(20)
-    assert await worker.backlog.lanes_of(0) == {(hook.id, f"{worker.channel.id}/{user}") for user in users}
+    assert await worker.parked() == {(hook.id, f"{worker.channel.id}/{user}") for user in users}
     assert len(worker.endpoint.tried) == 1, (
         "whoever is known to fail is not tried with what is in the others' way"
     )
@@ -167,7 +164,7 @@ async def test_a_poison_message_is_given_up_with_its_attempts_and_its_lane_goes_
     worker.endpoint.failing[hook.id] = 400
     session = worker.session()
     await session.take(worker.says("ada", 1))
-    drainer = asyncio.create_task(Drainer(worker.backlog, worker.shared).run())
+    drainer = worker.drainer()
     (dead,) = await until_logged(worker, "dead", 1)
     kept = await worker.deliveries.get(dead)
     assert kept is not None
@@ -180,7 +177,7 @@ async def test_a_poison_message_is_given_up_with_its_attempts_and_its_lane_goes_
     await session.take(worker.says("ada", 2))
     await worker.endpoint.until(2)
     assert worker.order(hook.id, "ada") == [2, 3]
-    worker.shared.stop.set()
+    worker.stop.set()
     await drainer
     await session.stop(1)
 
@@ -197,12 +194,13 @@ async def test_410_disables_the_webhook_and_enabling_it_delivers_what_waited_in_
     assert not disabled.enabled
     assert "410" in (disabled.disabled_reason or "")
     worker.endpoint.failing.clear()
-    drainer = asyncio.create_task(Drainer(worker.backlog, worker.shared).run())
-    assert await worker.backlog.claim(10, 1) == []
+    drainer = worker.drainer()
+    assert await worker.backlog.due() == []
+    assert await worker.backlog.claim({hook.id: 10}, 1) == []
     await worker.webhooks.update(hook.id, {"enabled": True})
     await worker.endpoint.until(4)
     assert worker.order(hook.id, "ada") == [1, 2, 3, 4]
-    worker.shared.stop.set()
+    worker.stop.set()
     await drainer
     await session.stop(1)
 
@@ -216,9 +214,9 @@ async def test_what_waits_for_a_deleted_webhook_is_kept_as_dead(worker: Worker) 
     await worker.queue.until(3)
     await worker.webhooks.delete(hook.id)
     worker.shared.directory.forget(worker.channel.id)
-    drainer = asyncio.create_task(Drainer(worker.backlog, worker.shared).run())
+    drainer = worker.drainer()
     assert len(await until_logged(worker, "dead", 3)) == 3
-    worker.shared.stop.set()
+    worker.stop.set()
     await drainer
     await session.stop(1)
 
@@ -251,15 +249,14 @@ async def test_stopping_hands_back_what_waits_for_another_attempt(worker: Worker
     hook = await worker.webhooks.create(worker.channel.id, url="https://example.com")
     assert hook is not None
     worker.endpoint.failing[hook.id] = 500
-    slow = replace(worker.shared, schedule=replace(worker.shared.schedule, head=(30.0,)))
-    session = replace(worker, shared=slow).session()
+    session = worker.patient(30.0).session()
     await session.take(worker.says("ada", 2))
     async with asyncio.timeout(5):
         while not worker.endpoint.tried:
             worker.endpoint.changed.clear()
             await worker.endpoint.changed.wait()
-    worker.shared.stop.set()
+    worker.stop.set()
     # With an hour's grace: what only waits for another attempt is no reason to wait.
     await asyncio.wait_for(session.stop(3600), 5)
     assert worker.queue.acked == []
-    assert await worker.backlog.lanes_of(0) == set()
+    assert await worker.parked() == set()

@@ -4,14 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.retry import Answer, Decision, Delivered, Disable, GiveUp, Schedule, TryAgain, decide
+from consumers.retry import Answer, Decision, Delivered, Disable, GiveUp, Policy, Schedule, TryAgain, decide
 
 SCHEDULE = Schedule()
+POLICY = Policy(SCHEDULE, 604_800.0)
 LENGTH = len(SCHEDULE.head) + len(SCHEDULE.tail)
 
 
 def after(answer: Answer, attempts: int, in_memory_s: float = 0.0, chance: float = 0.5) -> Decision:
-    return decide(SCHEDULE, answer, attempts=attempts, in_memory_s=in_memory_s, chance=chance)
+    return decide(POLICY, answer, attempts=attempts, in_memory_s=in_memory_s, age_s=0.0, chance=chance)
 
 
 @pytest.mark.parametrize("code", [200, 201, 204, 299])

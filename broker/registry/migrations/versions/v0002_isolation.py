@@ -25,6 +25,8 @@ def upgrade() -> None:
     op.add_column("deliveries", sa.Column("redriven_at", Utc))
     op.add_column("dead_letters", sa.Column("redriven_at", Utc))
     op.drop_index("ix_backlog_lanes_next_attempt_at", "backlog_lanes")
+    op.drop_index("ix_backlog_lanes_partition", "backlog_lanes")
+    op.create_index("ix_backlog_lanes_partition_webhook_id", "backlog_lanes", ["partition", "webhook_id"])
     op.create_index(
         "ix_backlog_lanes_webhook_id_next_attempt_at", "backlog_lanes", ["webhook_id", "next_attempt_at"]
     )
@@ -44,6 +46,8 @@ def downgrade() -> None:
     """Take them away again."""
     op.drop_table("idempotency_keys")
     op.drop_index("ix_backlog_lanes_webhook_id_next_attempt_at", "backlog_lanes")
+    op.drop_index("ix_backlog_lanes_partition_webhook_id", "backlog_lanes")
+    op.create_index("ix_backlog_lanes_partition", "backlog_lanes", ["partition"])
     op.create_index("ix_backlog_lanes_next_attempt_at", "backlog_lanes", ["next_attempt_at"])
     for table, column in (
         ("dead_letters", "redriven_at"),

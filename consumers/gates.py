@@ -1,0 +1,158 @@
+"""Gates: what stands before each webhook, so that a broken endpoint costs its own customer only.
+
+One object for a process. A gate knows how many attempts are in flight and since when, whether the endpoint
+fails, its pace, and its circuit breaker.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from itertools import islice
+
+from broker.registry.records import Webhook
+from consumers.breaker import Breaker, Tuning
+from consumers.in_flight import Place, Places
+from consumers.pace import Pace
+
+#: Gates kept; of those that nobody uses and that know nothing bad, the one used longest ago goes first.
+MOST_GATES = 20_000
+#: An endpoint is slow where half of its attempts in flight have waited longer than this, or the last ones took
+#: longer on average, in seconds.
+SLOW_S = 1.0
+#: How much the last attempt weighs in the average.
+LAST_WEIGHS = 0.1
+
+
+class Gate:
+    """What stands before one webhook."""
+
+    __slots__ = ("average_s", "breaker", "failing", "own", "pace", "started", "users")
+
+    def __init__(self, most: int, tuning: Tuning) -> None:
+        #: The webhook's own places.
+        self.own = asyncio.Semaphore(most)
+        #: The attempts in flight, oldest first, each with the moment when it began.
+        self.started: dict[Passage, float] = {}
+        self.average_s = 0.0
+        self.breaker = Breaker(tuning)
+        self.pace: Pace | None = None
+        #: True where the last attempt failed.
+        self.failing = False
+        #: How many wait for it or are in flight.
+        self.users = 0
+
+    @property
+    def idle(self) -> bool:
+        """True where nothing would be lost if it were made anew."""
+        return not self.users and not self.failing and self.pace is None and self.breaker.idle
+
+    def troubled(self, at: float) -> bool:
+        """Tell whether the endpoint fails, takes long, hangs, or has a pace that makes deliveries wait."""
+        if self.failing or self.average_s > SLOW_S:
+            return True
+        if self.pace is not None and self.pace.wait_s(at) > SLOW_S:
+            return True
+        middle = next(islice(self.started.values(), len(self.started) // 2, None), None)
+        return middle is not None and at - middle > SLOW_S
+
+
+class Gates:
+    """Finds the gate of each webhook, and lets attempts through."""
+
+    def __init__(
+        self,
+        *,
+        most: int,
+        most_each: int,
+        most_hanging: int = 2048,
+        tuning: Tuning | None = None,
+        workers: Callable[[], int] = lambda: 1,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._places = Places(most, most_hanging)
+        self._most_each = most_each
+        self._tuning = tuning or Tuning()
+        self._workers = workers
+        self._gates: OrderedDict[str, Gate] = OrderedDict()
+        self.clock = clock
+
+    def of(self, webhook: Webhook) -> Gate:
+        """Return a webhook's gate, with its pace as it is set now.
+
+        A pace is shared by all delivery workers alike, since each has its part of the conversations.
+        """
+        gate = self.known(webhook.id)
+        if gate is None:
+            gate = self._gates[webhook.id] = Gate(self._most_each, self._tuning)
+            self._forget_some()
+        if webhook.rate_limit is None:
+            gate.pace = None
+        else:
+            share = webhook.rate_limit / max(1, self._workers())
+            if gate.pace is None:
+                gate.pace = Pace(share)
+            gate.pace.rate = share
+        return gate
+
+    def known(self, webhook_id: str) -> Gate | None:
+        """Return a webhook's gate where it has one."""
+        gate = self._gates.get(webhook_id)
+        if gate is not None:
+            self._gates.move_to_end(webhook_id)
+        return gate
+
+    def room(self, webhook_id: str) -> int:
+        """Return how many more lanes of a webhook it makes sense to drain at this moment."""
+        gate = self.known(webhook_id)
+        if gate is None:
+            return self._most_each
+        if not gate.breaker.closed:
+            return 0 if gate.breaker.wait_s(self.clock()) else 1
+        most = self._most_each
+        if gate.pace is not None:
+            # As many as have their turn within ten seconds: a lane that only waits should not be held.
+            most = max(1, min(most, int(gate.pace.rate * 10)))
+        return max(0, most - gate.users)
+
+    async def enter(self, gate: Gate, *, first: bool) -> "Passage":
+        """Wait for a place for one attempt; first tries go before retries. Leave it afterwards."""
+        gate.users += 1
+        try:
+            # The webhook's own place first: while it waits for that, it takes up none of the others'.
+            await gate.own.acquire()
+            try:
+                place = await self._places.take(first=first)
+            except BaseException:
+                gate.own.release()
+                raise
+        except BaseException:
+            gate.users -= 1
+            raise
+        return Passage(gate, place, self.clock)
+
+    def _forget_some(self) -> None:
+        for webhook_id, gate in list(islice(self._gates.items(), max(0, len(self._gates) - MOST_GATES))):
+            if gate.idle:
+                del self._gates[webhook_id]
+
+
+class Passage:
+    """One attempt on its way through a gate, from `Gates.enter` to `leave`."""
+
+    __slots__ = ("_clock", "_gate", "_place")
+
+    def __init__(self, gate: Gate, place: Place, clock: Callable[[], float]) -> None:
+        self._gate = gate
+        self._place = place
+        self._clock = clock
+        gate.started[self] = clock()
+
+    def leave(self) -> None:
+        """Leave; call this once."""
+        gate = self._gate
+        lasted = self._clock() - gate.started.pop(self)
+        gate.average_s += LAST_WEIGHS * (lasted - gate.average_s)
+        gate.users -= 1
+        gate.own.release()
+        self._place.leave()
