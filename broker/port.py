@@ -26,8 +26,13 @@ class Envelope:
     headers: Mapping[str, HeaderValue] = field(default_factory=dict)
     #: The adapter's own handle on a taken message; 0 on one to be published.
     tag: int = 0
-    #: True where it was taken before and not acknowledged: what it asks for may have been done already.
-    redelivered: bool = False
+    #: How often it was taken before and not acknowledged, as far as is known: at least 1 where it ever was.
+    returned: int = 0
+
+    @property
+    def redelivered(self) -> bool:
+        """True where it was taken before: what it asks for may have been done already."""
+        return self.returned > 0
 
 
 class Subscription(Protocol):

@@ -103,18 +103,13 @@ class EmbeddedBroker:
         self._thread.shutdown()
 
     async def fetch(self, queue: str, after: int, limit: int) -> list[Envelope]:
-        """Read messages of a queue; those that may have been handed out before are marked so."""
+        """Read messages of a queue; how often each may have been handed out before is counted."""
         file = self._opened()
-        found = await self._in_thread(lambda: file.fetch(queue, after, limit))
         before = self._handed_out[queue]
+        found = await self._in_thread(lambda: file.fetch(queue, after, limit, before))
         if found:
             self._handed_out[queue] = max(before, found[-1].tag)
-        return [
-            Envelope(e.id, e.body, e.routing_key, e.headers, e.tag, redelivered=True)
-            if e.tag <= before
-            else e
-            for e in found
-        ]
+        return found
 
     async def settle(self, tags: Sequence[int]) -> None:
         """Delete acknowledged messages; raises BrokerUnavailable where that cannot be written."""

@@ -20,12 +20,24 @@ CREATE TABLE IF NOT EXISTS message (
     id TEXT NOT NULL,
     routing_key TEXT NOT NULL,
     headers BLOB NOT NULL,
-    body BLOB NOT NULL
+    body BLOB NOT NULL,
+    returned INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS message_queue ON message (queue, number);
 CREATE TABLE IF NOT EXISTS deployment (partitions INTEGER NOT NULL);
 """
 
+
+_INSERT = "INSERT INTO message (number, queue, id, routing_key, headers, body) VALUES (?, ?, ?, ?, ?, ?)"
+
+_FETCH = (
+    "SELECT id, body, routing_key, headers, number, returned FROM message"
+    " WHERE queue = ? AND number > ? ORDER BY number LIMIT ?"
+)
+_COUNT = (
+    "UPDATE message SET returned = returned + 1 WHERE number IN"
+    " (SELECT number FROM message WHERE queue = ? AND number > ? ORDER BY number LIMIT ?) AND number <= ?"
+)
 
 #: Number of the message that a check writes and deletes in one transaction; those in queues count from 1.
 _PROBE = 0
@@ -55,6 +67,7 @@ class QueueFile:
             # FULL, so that a publish that returned survives also the loss of power.
             self._connection.execute("PRAGMA synchronous=FULL")
             self._connection.executescript(_SCHEMA)
+            self._complete()
             self._check_partitions(topology.partitions)
         except sqlite3.Error as error:
             self._lock.close()
@@ -73,7 +86,7 @@ class QueueFile:
         connection = self._connection
         try:
             connection.execute("BEGIN IMMEDIATE")
-            connection.executemany("INSERT INTO message VALUES (?, ?, ?, ?, ?, ?)", _rows(changes))
+            connection.executemany(_INSERT, _rows(changes))
             connection.executemany(
                 "DELETE FROM message WHERE number = ?",
                 ((number,) for change in changes for number in change.done),
@@ -92,16 +105,20 @@ class QueueFile:
         probe = Envelope("", b"\0" * 8192)
         self.apply([Change(added=[(_PROBE, "", probe)], done=[_PROBE])])
 
-    def fetch(self, queue: str, after: int, limit: int) -> list[Envelope]:
-        """Return up to `limit` messages of a queue with numbers above `after`, in order."""
+    def fetch(self, queue: str, after: int, limit: int, handed_out: int) -> list[Envelope]:
+        """Return up to `limit` messages of a queue with numbers above `after`, in order.
+
+        Those with numbers up to `handed_out` were handed out before: that is counted, and written before they
+        are handed out again, so that the count survives what they may do to this process.
+        """
+        given = (queue, after, limit)
         try:
-            rows = self._connection.execute(
-                "SELECT id, body, routing_key, headers, number FROM message"
-                " WHERE queue = ? AND number > ? ORDER BY number LIMIT ?",
-                (queue, after, limit),
-            )
+            if after < handed_out:
+                self._connection.execute(_COUNT, (*given, handed_out))
+            rows = self._connection.execute(_FETCH, given)
             return [
-                Envelope(id_, body, key, from_json(headers), tag) for id_, body, key, headers, tag in rows
+                Envelope(id_, body, key, from_json(headers), number, returned)
+                for id_, body, key, headers, number, returned in rows
             ]
         except sqlite3.Error as error:
             raise BrokerUnavailable(f"The queues' file cannot be read: {error}") from error
@@ -110,6 +127,11 @@ class QueueFile:
         """Close the file and let go of its lock."""
         self._connection.close()
         self._lock.close()
+
+    def _complete(self) -> None:
+        # A file of an earlier version has one column less.
+        if "returned" not in {row[1] for row in self._connection.execute("PRAGMA table_info(message)")}:
+            self._connection.execute("ALTER TABLE message ADD COLUMN returned INTEGER NOT NULL DEFAULT 0")
 
     def _check_partitions(self, wanted: int) -> None:
         row = self._connection.execute("SELECT partitions FROM deployment").fetchone()

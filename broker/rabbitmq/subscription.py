@@ -147,14 +147,15 @@ def envelope_of(message: DeliveredMessage) -> Envelope:
     assert isinstance(delivery, spec.Basic.Deliver)  # nothing else comes to a consumer
     properties = message.header.properties
     raw = properties.headers or {}
-    delivered_before = raw.get("x-delivery-count")
+    counted = raw.get("x-delivery-count")
+    returned = counted if isinstance(counted, int) else 0
     return Envelope(
         id=_text(properties.message_id) or "",
         body=message.body,
         routing_key=_text(delivery.routing_key) or "",
         headers=_plain(raw),
         tag=delivery.delivery_tag or 0,
-        redelivered=bool(delivery.redelivered or delivered_before),
+        returned=max(returned, int(bool(delivery.redelivered))),
     )
 
 

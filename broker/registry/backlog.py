@@ -192,7 +192,7 @@ _WEBHOOKS_OF = text(
     _BEGINNINGS.format(where="WHERE partition = :partition", also="AND lane.partition = :partition")
 )
 _DUE = text(
-    _BEGINNINGS.format(where="", also="")
+    _BEGINNINGS.format(where="", also="")  # noqa: S608 - constants of this module
     + """
 AND EXISTS (SELECT 1 FROM backlog_lanes AS lane WHERE lane.webhook_id = beginnings.webhook_id
             AND lane.next_attempt_at <= :at AND (lane.leased_until IS NULL OR lane.leased_until <= :at))
