@@ -54,13 +54,13 @@ class Outcome:
 class Poster:
     """Posts responses to webhooks over one pool of connections. One object for a process; close it at the end."""
 
-    def __init__(self, *, timeout_s: float, allowed: Sequence[Network], connections: int = 1024) -> None:
+    def __init__(self, *, timeout_s: float, allowed: Sequence[Network]) -> None:
         self._timeout_s = timeout_s
         self._allowed = allowed
         self._client = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=connections,
-                limit_per_host=0,
+                # The gates bound the attempts in flight; a second bound here would let those that hang starve others.
+                limit=0,
                 ttl_dns_cache=30,
                 socket_factory=self._open_socket,
             ),

@@ -15,14 +15,12 @@ from broker.registry.records import Attempt, Channel, Webhook
 from consumers.attempt import Outcome
 from consumers.breaker import Admission
 from consumers.directory import Directory
-from consumers.gates import Gate, Gates
+from consumers.gates import Gate, Gates, Passage
 from consumers.retry import Answer, Decision, Delivered, Disable, GiveUp, Policy, TryAgain, decide
 from consumers.standing import Standing
 
 #: How long what a slow or failing webhook had too much of waits for its attempt from the backlog, in seconds.
 CROWDING_WAIT_S = 1.0
-#: An endpoint that asked to be left alone for no longer than this is waited for in memory, in seconds.
-SHORT_REST_S = 2.0
 
 
 class Posting(Protocol):
@@ -124,13 +122,16 @@ class Deliverer:
         if not webhook.enabled:
             return Later(0.0, "backlog")
         gate = self._gates.of(webhook)
-        held_up = self._held_up(gate, crowds)
-        if held_up is not None:
-            return held_up
-        with waiting():
-            if gate.pace is not None:
+        if gate.pace is not None and self._held_up(gate, crowds) is None:
+            with waiting():
                 await asyncio.sleep(gate.pace.take(self._gates.clock()))
-            passage = await self._gates.enter(gate, first=job.first)
+        passage: Passage | None = None
+        while passage is None:
+            held_up = self._held_up(gate, crowds)
+            if held_up is not None:
+                return held_up
+            with waiting():
+                passage = await self._gates.enter(gate, first=job.first)
         try:
             # Asked again: while it waited for its place, others may have found out that the endpoint fails.
             held_up = self._held_up(gate, crowds)
@@ -164,9 +165,7 @@ class Deliverer:
         rest_s = gate.breaker.wait_s(at)
         if crowds() and (rest_s or gate.troubled(at)):
             return Later(max(rest_s, CROWDING_WAIT_S), "backlog")
-        if rest_s:
-            return Later(rest_s, "memory" if rest_s <= SHORT_REST_S else "backlog")
-        return None
+        return Later(rest_s, "backlog") if rest_s else None
 
     def _learn(
         self, gate: Gate, webhook: Webhook, admission: Admission, answer: Answer, policy: Policy

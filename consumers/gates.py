@@ -20,6 +20,8 @@ MOST_GATES = 20_000
 #: An endpoint is slow where half of its attempts in flight have waited longer than this, or the last ones took
 #: longer on average, in seconds.
 SLOW_S = 1.0
+#: Whoever has waited so long for one of the webhook's places looks whether to wait on, in seconds.
+ASK_AGAIN_S = 1.0
 #: How much the last attempt weighs in the average.
 LAST_WEIGHS = 0.1
 
@@ -115,21 +117,25 @@ class Gates:
             most = max(1, min(most, int(gate.pace.rate * 10)))
         return max(0, most - gate.users)
 
-    async def enter(self, gate: Gate, *, first: bool) -> "Passage":
-        """Wait for a place for one attempt; first tries go before retries. Leave it afterwards."""
+    async def enter(self, gate: Gate, *, first: bool) -> "Passage | None":
+        """Wait for a place for one attempt; first tries go before retries. Leave it afterwards.
+
+        None after `ASK_AGAIN_S` without one: what stands before the webhook may look different by now.
+        """
         gate.users += 1
+        passage: Passage | None = None
         try:
             # The webhook's own place first: while it waits for that, it takes up none of the others'.
-            await gate.own.acquire()
-            try:
-                place = await self._places.take(first=first)
-            except BaseException:
-                gate.own.release()
-                raise
-        except BaseException:
-            gate.users -= 1
-            raise
-        return Passage(gate, place, self.clock)
+            if await _acquired(gate.own):
+                try:
+                    passage = Passage(gate, await self._places.take(first=first), self.clock)
+                finally:
+                    if passage is None:
+                        gate.own.release()
+        finally:
+            if passage is None:
+                gate.users -= 1
+        return passage
 
     def _forget_some(self) -> None:
         for webhook_id, gate in list(islice(self._gates.items(), max(0, len(self._gates) - MOST_GATES))):
@@ -156,3 +162,13 @@ class Passage:
         gate.users -= 1
         gate.own.release()
         self._place.leave()
+
+
+async def _acquired(own: asyncio.Semaphore) -> bool:
+    if not own.locked():
+        return await own.acquire()
+    try:
+        async with asyncio.timeout(ASK_AGAIN_S):
+            return await own.acquire()
+    except TimeoutError:
+        return False

@@ -72,6 +72,7 @@ def _with_servers(command: str) -> Settings:
 
 def _run(process: Callable[[Settings, Stop], Coroutine[Any, Any, None]], settings: Settings) -> None:
     configure_logs(settings)
+    _raise_file_limit()
     loop_factory = None
     if sys.platform != "win32":
         import uvloop
@@ -79,6 +80,16 @@ def _run(process: Callable[[Settings, Stop], Coroutine[Any, Any, None]], setting
         loop_factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(_until_signalled(process, settings))
+
+
+def _raise_file_limit() -> None:
+    # Endpoints that hang cost a socket each; the soft limit is often 1024, for programs that use select().
+    if sys.platform != "win32":
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _until_signalled(
@@ -116,6 +127,8 @@ async def _until_signalled(
     log.info("process.stopped")
 
 
+#: Sockets and files that one process may have open.
+MOST_FILES = 65_536
 #: For closing connections and files, after the grace of what was in flight.
 LAST_SECONDS = 1.8
 

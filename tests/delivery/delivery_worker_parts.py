@@ -1,7 +1,7 @@
 """Parts of a delivery worker on a real registry, with an endpoint that answers as it is told."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -143,6 +143,14 @@ class Worker:
             )
             return {(row[0], row[1]) for row in rows}
 
+    async def logged(self, status: str, count: int) -> list[str]:
+        """Wait until so many deliveries have a status, and return their ids."""
+        async with asyncio.timeout(20):
+            while True:
+                page = await self.deliveries.page(self.channel.id, None, 200, status=status)  # type: ignore[arg-type]
+                if len(page.items) >= count:
+                    return [delivery.id for delivery in page.items]
+
     def says(self, user: str, count: int = 1, revision: int = 0) -> list[Envelope]:
         """Make the next responses to a user."""
         envelopes = []
@@ -172,3 +180,13 @@ class Worker:
 
 #: Fails fast: the tests do not wait for real schedules.
 QUICK = Schedule(head=(0.001, 0.001), tail=(0.001,) * 30, jitter=0)
+
+
+async def until(condition: Callable[[], bool], what: str) -> None:
+    """Wait for a condition that tasks of this process bring about; fails after a time."""
+    try:
+        async with asyncio.timeout(20):
+            while not condition():  # noqa: ASYNC110 - whatever brings it about sends no event
+                await asyncio.sleep(0.005)
+    except TimeoutError:
+        raise AssertionError(f"it did not come about that {what}") from None

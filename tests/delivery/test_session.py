@@ -9,14 +9,6 @@ from broker.port import Envelope
 from consumers.dead_letters import REASON, STAGE
 
 
-async def until_logged(worker: Worker, status: str, count: int) -> list[str]:
-    async with asyncio.timeout(20):
-        while True:
-            page = await worker.deliveries.page(worker.channel.id, None, 200, status=status)  # type: ignore[arg-type]
-            if len(page.items) >= count:
-                return [delivery.id for delivery in page.items]
-
-
 async def test_each_webhook_gets_each_conversation_in_order_and_all_is_acknowledged_and_logged(
     worker: Worker,
 ) -> None:
@@ -29,7 +21,7 @@ async def test_each_webhook_gets_each_conversation_in_order_and_all_is_acknowled
         assert hook is not None
         assert worker.order(hook.id, "ada") == list(range(1, 21))
         assert worker.order(hook.id, "bob") == list(range(1, 11))
-    for delivery in await until_logged(worker, "delivered", 90):
+    for delivery in await worker.logged("delivered", 90):
         kept = await worker.deliveries.get(delivery)
         assert kept is not None
         assert [(attempt.number, attempt.status_code) for attempt in kept.attempts] == [(1, 200)]
@@ -87,7 +79,7 @@ async def test_a_failing_lane_is_parked_and_drained_in_order_while_others_go_on(
     drainer = worker.drainer()
     await worker.endpoint.until(50)
     assert worker.order(bad.id, "ada") == list(range(1, 26))
-    await until_logged(worker, "delivered", 50)
+    await worker.logged("delivered", 50)
     while await worker.parked():
         pass
     # The lane is live again: the next one goes straight through.
@@ -165,7 +157,7 @@ async def test_a_poison_message_is_given_up_with_its_attempts_and_its_lane_goes_
     session = worker.session()
     await session.take(worker.says("ada", 1))
     drainer = worker.drainer()
-    (dead,) = await until_logged(worker, "dead", 1)
+    (dead,) = await worker.logged("dead", 1)
     kept = await worker.deliveries.get(dead)
     assert kept is not None
     assert kept.response is not None
@@ -215,7 +207,7 @@ async def test_what_waits_for_a_deleted_webhook_is_kept_as_dead(worker: Worker) 
     await worker.webhooks.delete(hook.id)
     worker.shared.directory.forget(worker.channel.id)
     drainer = worker.drainer()
-    assert len(await until_logged(worker, "dead", 3)) == 3
+    assert len(await worker.logged("dead", 3)) == 3
     worker.stop.set()
     await drainer
     await session.stop(1)
