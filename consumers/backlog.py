@@ -50,33 +50,38 @@ class Drainer:
 
     async def run(self) -> None:
         """Look for due lanes and drain them, until told to stop; then let what is in flight end."""
-        stop = self._stop
-        while not stop.is_set():
-            began = time.monotonic()
-            try:
-                claimed = await self._claim()
-            except Exception:
-                log.exception("backlog.claim_failed")
-                claimed = []
-            for lane in claimed:
-                hold = _Hold(lane)
-                task = asyncio.create_task(self._drain(hold))
-                self._lanes[task] = hold
-                task.add_done_callback(self._lanes.pop)
-            if claimed:
-                # There may be more; what was claimed is not due any more, so this does not spin.
-                await asyncio.wait(self._lanes, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
-            else:
-                # With a backlog of very many webhooks a look takes a while: no more than a tenth of the time.
-                pause = max(LOOK_S, 10 * (time.monotonic() - began))
-                await stop.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load
-        for hold in self._lanes.values():
-            hold.let_go()
-        if self._lanes:
-            _, late = await asyncio.wait(self._lanes, timeout=stop.grace_s)
+        try:
+            while not self._stop.is_set():
+                await self._look()
+            for hold in self._lanes.values():
+                hold.let_go()
+            if self._lanes:
+                await asyncio.wait(self._lanes, timeout=self._stop.grace_s)
+        finally:
+            late = list(self._lanes)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+
+    async def _look(self) -> None:
+        began = time.monotonic()
+        try:
+            claimed = await self._claim()
+        except Exception:
+            log.exception("backlog.claim_failed")
+            claimed = []
+        for lane in claimed:
+            hold = _Hold(lane)
+            task = asyncio.create_task(self._drain(hold))
+            self._lanes[task] = hold
+            task.add_done_callback(self._lanes.pop)
+        if claimed:
+            # There may be more; what was claimed is not due any more, so this does not spin.
+            await asyncio.wait(self._lanes, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+        else:
+            # With a backlog of very many webhooks a look takes a while: no more than a tenth of the time.
+            pause = max(LOOK_S, 10 * (time.monotonic() - began))
+            await self._stop.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load
 
     async def _claim(self) -> list[BacklogLane]:
         room = LANES - len(self._lanes)

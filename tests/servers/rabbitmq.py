@@ -196,11 +196,18 @@ def container_node() -> Iterator[ContainerNode]:
 
 
 class ProgramNode:
-    """A private node of the machine's own RabbitMQ: its own name, ports, data, cookie and port mapper."""
+    """A private node of the machine's own RabbitMQ: its own name, ports, data, cookie and port mapper.
 
-    def __init__(self, scripts: Path, folder: Path) -> None:
+    With a `mapper`, the port of one that runs and a cookie, it can be made a member of that one's cluster.
+    """
+
+    def __init__(self, scripts: Path, folder: Path, mapper: tuple[int, str] | None = None) -> None:
         self._scripts = scripts
         self._folder = folder
+        mapper_port, shared = mapper or (free_port(), secrets.token_hex(10).upper())
+        self.name = f"postbote-{secrets.token_hex(4)}@localhost"
+        #: What another node needs to join it.
+        self.mapper = (mapper_port, shared)
         self._server: subprocess.Popen[bytes] | None = None
         self._mapper: subprocess.Popen[bytes] | None = None
         port = free_port()
@@ -209,15 +216,15 @@ class ProgramNode:
         (folder / "plugins").write_text("[].\n")
         (folder / "environment.conf").touch()
         cookie = folder / ".erlang.cookie"
-        cookie.write_text(secrets.token_hex(10).upper())
+        cookie.write_text(shared)
         cookie.chmod(0o400)
         self._environment = {
             "PATH": os.environ.get("PATH", os.defpath),
             "LANG": "C.UTF-8",
             "HOME": str(folder),
-            "ERL_EPMD_PORT": str(free_port()),
+            "ERL_EPMD_PORT": str(mapper_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODENAME": f"postbote-{secrets.token_hex(4)}@localhost",
+            "RABBITMQ_NODENAME": self.name,
             "RABBITMQ_DIST_PORT": str(free_port()),
             "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
             "RABBITMQ_CONF_ENV_FILE": str(folder / "environment.conf"),
@@ -230,12 +237,12 @@ class ProgramNode:
             # The start script then becomes the server, so that our child is the server itself.
             "detached": "true",
         }
-        mapper_port = self._environment["ERL_EPMD_PORT"]
-        self._mapper = subprocess.Popen(
-            [*_dies_with_us(), _mapper_program(), "-port", mapper_port, "-address", "127.0.0.1"],
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-        )
+        if mapper is None:
+            self._mapper = subprocess.Popen(
+                [*_dies_with_us(), _mapper_program(), "-port", str(mapper_port), "-address", "127.0.0.1"],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+            )
         try:
             self.start()
         except BaseException:
@@ -282,6 +289,11 @@ class ProgramNode:
     def kill(self) -> None:
         """End the server by SIGKILL."""
         self._end_server(signal.SIGKILL)
+
+    @property
+    def running(self) -> bool:
+        """True from `start` until `stop` or `kill`."""
+        return self._server is not None
 
     def pause(self) -> None:
         """Stop the server's process where it stands, and wait until all its threads do."""
