@@ -87,15 +87,8 @@ class Drainer:
         room = LANES - len(self._lanes)
         if room <= 0:
             return []
-        claiming = asyncio.create_task(outlast(lambda: self._claim_up_to(room), "backlog.claiming"))
-        stopping = asyncio.create_task(self._stop.wait())
-        await asyncio.wait({claiming, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        claiming.cancel()
-        (claimed, _) = await asyncio.gather(claiming, stopping, return_exceptions=True)
-        if isinstance(claimed, Exception):
-            raise claimed
-        return claimed if isinstance(claimed, list) else []
+        claiming = outlast(lambda: self._claim_up_to(room), "backlog.claiming")
+        return await self._stop.unless(claiming) or []
 
     async def _claim_up_to(self, room: int) -> list[BacklogLane]:
         wanted = share(room, {webhook: self._gates.room(webhook) for webhook in await self._store.due()})

@@ -24,6 +24,7 @@ from broker.registry.deliveries import Deliveries
 from broker.registry.expiry import Expiry
 from broker.registry.history import History
 from broker.registry.records import Attempt, Channel, Webhook
+from broker.registry.redrive import Redrive
 from broker.registry.webhooks import Webhooks
 from broker.settings import Network, Settings
 from broker.topology import DEAD, MESSAGES, Topology, inbound_queue, outbound_queue
@@ -110,6 +111,7 @@ async def serving_api(base: Base, admin_token: str, allowed: tuple[Network, ...]
                 history=History(base.database),
                 deliveries=Deliveries(base.database),
                 dead_letters=DeadLetters(base.database),
+                redrive=Redrive(base.database, settings.partitions),
                 ping=partial(send_ping, poster),
                 bot_types=BOT_TYPES,
                 allowed=allowed,

@@ -58,11 +58,7 @@ class DeliveryLog:
     async def run(self, stop: Stop) -> None:
         """Write until told to stop; call `flush` after the last `add`."""
         while not stop.is_set():
-            stopping = asyncio.ensure_future(stop.wait())
-            some = asyncio.ensure_future(self._some.wait())
-            await asyncio.wait({stopping, some}, return_when=asyncio.FIRST_COMPLETED)
-            for task in (stopping, some):
-                task.cancel()
+            await stop.sleep_until(self._some)
             await stop.sleep(LINGER_S)
             try:
                 await self._write()

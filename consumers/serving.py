@@ -5,9 +5,9 @@ again to whoever holds the queue next, so the session is stopped and its work dr
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import structlog
 
@@ -17,6 +17,8 @@ from consumers.care import hopeless, stage_of, wants_care
 from consumers.dead_letters import bury
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 #: Pause after a session failed for a reason that is no outage, so that a bug does not spin.
 PAUSE_AFTER_FAILURE_S = 1.0
@@ -61,6 +63,28 @@ class Stop:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._event.wait(), seconds)
         return self._event.is_set()
+
+    async def unless(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """Do work, but break it off when stopping begins: None then. Raises what the work raises."""
+        doing = asyncio.ensure_future(work)
+        stopping = asyncio.ensure_future(self._event.wait())
+        try:
+            await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            doing.cancel()
+            stopping.cancel()
+            await asyncio.gather(doing, stopping, return_exceptions=True)
+        return None if doing.cancelled() else doing.result()
+
+    async def sleep_until(self, event: asyncio.Event) -> None:
+        """Sleep until an event, but no longer than until stopping begins."""
+        waits = [asyncio.ensure_future(one.wait()) for one in (event, self._event)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
 
 
 class _CareWanted(Exception):

@@ -97,11 +97,7 @@ class Standing:
             await self._work_until(stop)
             if not self._due:
                 self._some.clear()
-                some = asyncio.ensure_future(self._some.wait())
-                stopping = asyncio.ensure_future(stop.wait())
-                await asyncio.wait({some, stopping}, return_when=asyncio.FIRST_COMPLETED)
-                some.cancel()
-                stopping.cancel()
+                await stop.sleep_until(self._some)
 
     async def _work_until(self, stop: Stop) -> None:
         while self._due and not stop.is_set():

@@ -3,6 +3,7 @@
 The API's client is imported where a call is made, so that `--help` does not wait for it.
 """
 
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -31,6 +32,17 @@ def everything(path: str) -> list[dict[str, Any]]:
             return await client.everything(path)
 
     return call(work())
+
+
+def piece_by_piece(path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Post what is done in pieces, and go on until the answer names no further one."""
+    cursor: str | None = None
+    while True:
+        done = admin("POST", path, body if cursor is None else {**body, "cursor": cursor})
+        yield done
+        cursor = done["nextCursor"]
+        if cursor is None:
+            return
 
 
 def segment(value: str) -> str:

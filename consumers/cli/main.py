@@ -3,7 +3,7 @@
 import typer
 
 from broker import __version__
-from consumers.cli import channels, dead_letters, webhooks
+from consumers.cli import channels, dead_letters, deliveries, webhooks
 from consumers.cli.listen import listen
 from consumers.cli.output import fail
 from consumers.cli.send import send
@@ -71,6 +71,7 @@ app.command(rich_help_panel=TALK, epilog='Example: postbote send "show carousel"
 app.command(rich_help_panel=TALK, epilog="Example: postbote listen --channel demo --json")(listen)
 app.add_typer(channels.app, name="channels", rich_help_panel=ADMIN)
 app.add_typer(webhooks.app, name="webhooks", rich_help_panel=ADMIN)
+app.add_typer(deliveries.app, name="deliveries", rich_help_panel=ADMIN)
 app.add_typer(dead_letters.app, name="dead-letters", rich_help_panel=ADMIN)
 
 

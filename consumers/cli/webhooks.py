@@ -4,10 +4,12 @@ from typing import Annotated, Any
 
 import typer
 
-from consumers.cli.administration import admin, everything, segment, show_item
+from consumers.cli.administration import admin, everything, piece_by_piece, segment, show_item
+from consumers.cli.deliveries import list_deliveries
 from consumers.cli.output import AsJson, show_json, show_table
+from consumers.cli.since import Since, moment
 
-app = typer.Typer(no_args_is_help=True, help="Register, list, change, test and delete webhooks.")
+app = typer.Typer(no_args_is_help=True, help="Register, list, change, test, redrive and delete webhooks.")
 
 Channel = Annotated[str, typer.Argument(help="The channel's id, such as ch_… or demo.")]
 Webhook = Annotated[str, typer.Argument(help="The webhook's id, wh_…")]
@@ -106,35 +108,20 @@ def rotate_secret(webhook: Webhook, as_json: bool = AsJson) -> None:
     show_item(admin("POST", f"/v1/webhooks/{segment(webhook)}/rotate-secret"), as_json)
 
 
-@app.command()
-def deliveries(
-    channel: Channel,
-    status: Annotated[str | None, typer.Option(help="pending, delivered, dead or expired.")] = None,
-    webhook: Annotated[str | None, typer.Option(help="Only those of this webhook.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=200)] = 20,
-    as_json: bool = AsJson,
-) -> None:
-    """Show what became of a channel's newest deliveries."""
-    page = admin(
-        "GET",
-        f"/v1/channels/{segment(channel)}/deliveries",
-        status=status,
-        webhookId=webhook,
-        limit=str(limit),
-    )
+@app.command(epilog="Example: postbote webhooks redrive wh_… --since 2h")
+def redrive(webhook: Webhook, since: Since = None, as_json: bool = AsJson) -> None:
+    """Let its dead and expired deliveries wait again, each conversation's in order."""
+    which = {name: value for name, value in {"since": moment(since)}.items() if value is not None}
+    pieces = piece_by_piece(f"/v1/webhooks/{segment(webhook)}/redrive", which)
+    redriven = sum(done["redriven"] for done in pieces)
     if as_json:
-        show_json(page["items"])
-        return
-    columns = {
-        "createdAt": "Said",
-        "userId": "User",
-        "messageCounter": "#",
-        "webhookId": "Webhook",
-        "status": "Status",
-        "attemptCount": "Attempts",
-        "reason": "Reason",
-    }
-    show_table(page["items"], columns, "No deliveries yet.")
+        show_json({"redriven": redriven})
+    else:
+        typer.echo(f"Redriven: {redriven}.")
+
+
+# The same as `postbote deliveries list`, where whoever works on a webhook looks for it.
+app.command("deliveries")(list_deliveries)
 
 
 def _given(
