@@ -47,7 +47,8 @@ class Settings(BaseSettings):
     bot_timeout_s: Seconds = 30.0
     #: How long a publish may wait for the broker's confirm before the sender is told to come again.
     publish_timeout_s: Seconds = 5.0
-    #: Messages in hand for each partition: bounds memory, and what a killed worker makes come twice.
+    #: Messages in hand for each partition: bounds memory, and what a killed worker makes come twice. The same for
+    #: all workers: one that takes less than the one before it changes the order of what was given back.
     prefetch: int = Field(200, ge=1, le=10_000)
     #: Attempts in flight for one delivery worker.
     max_in_flight: int = Field(512, ge=1, le=10_000)

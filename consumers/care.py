@@ -1,35 +1,159 @@
 """Care: a message that its worker does not survive must not take the others with it, nor come back for ever.
 
-Nobody can say which of the messages in hand ended a process. So where messages came back often, they are taken
-one at a time until it is over: then only the one in hand comes back once more, and after a while it is given up
-with a reason. The broker's own delivery limit (20 by default from RabbitMQ 4.0 on) counts the innocent too, and
-is there for what this misses.
+Nobody can say which of the messages in hand ended a process. So messages that came back often are begun one at
+a time, and which one was begun is written down before: whatever ends the process then, ends it alone. What did
+so several times is given up, with a reason.
+
+The prefetch stays as it is meanwhile. RabbitMQ puts what a consumer gives back behind what was given back before
+and not taken again; so a consumer that takes less than the one before it would change the order.
+
+The broker's own delivery limit (20 by default from RabbitMQ 4.0 on) counts every message in hand, and is there for
+what this misses.
 """
 
+import asyncio
 from collections.abc import Sequence
+from hashlib import sha256
+from typing import Protocol
 
-from broker.port import Envelope
+import structlog
+
+from broker.errors import RegistryUnavailable
+from broker.port import Broker, Envelope, Subscription
 from broker.topology import INBOUND, MESSAGES
+from consumers.dead_letters import bury
 
-#: What came back so often is taken one at a time.
+log = structlog.get_logger()
+
+#: What came back so often is begun alone.
 CAREFUL_AFTER = 4
-#: What came back so often is given up; below the broker's own limit, which knows no reason.
-GIVE_UP_AFTER = 12
+#: What was begun alone so often, and never outlived, is given up.
+TRIES = 3
+#: What the process survived for so long is not what ends it; nor are the ones before it. In seconds.
+SURVIVED_S = 3.0
 
 
-def wants_care(envelopes: Sequence[Envelope]) -> bool:
-    """Tell whether one of them came back so often that it may be what ends its worker."""
-    return any(envelope.returned >= CAREFUL_AFTER for envelope in envelopes)
+class Suspects(Protocol):
+    """Where it is written which message was begun alone."""
+
+    async def begin(self, queue: str, message: str) -> int:
+        """Write that a message is begun; returns how often it was begun before and not ended."""
+        ...
+
+    async def end(self, queue: str, message: str) -> None:
+        """Write that the process outlived it."""
+        ...
 
 
-def hopeless(envelope: Envelope) -> str | None:
-    """Say why a message that was taken with care is given up; None where it is tried once more."""
-    if envelope.returned < GIVE_UP_AFTER:
-        return None
-    return (
-        f"it was taken {envelope.returned} times, in the end alone, and never finished: "
-        "the process that works on it probably dies of it"
-    )
+class Session(Protocol):
+    """What works on messages."""
+
+    async def take(self, envelopes: Sequence[Envelope]) -> None:
+        """Take messages in, in order."""
+        ...
+
+
+class Hand:
+    """A hold on a queue that knows what is in hand: taken in by the session and not acknowledged."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
+        self._open: set[int] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    async def receive(self) -> Sequence[Envelope]:
+        """Wait for messages and take all that are there. Raises SubscriptionLost."""
+        return await self._subscription.receive()
+
+    def taken(self, envelopes: Sequence[Envelope]) -> None:
+        """Note what the session is about to take in."""
+        self._open.update(envelope.tag for envelope in envelopes)
+        self._empty.clear()
+
+    def ack(self, envelope: Envelope) -> None:
+        """Acknowledge one message, soon."""
+        self._subscription.ack(envelope)
+        self._open.discard(envelope.tag)
+        if not self._open:
+            self._empty.set()
+
+    async def flush(self) -> None:
+        """Wait until the acknowledgements so far are on their way to the broker."""
+        await self._subscription.flush()
+
+    async def emptied(self) -> None:
+        """Wait until nothing is in hand, but no longer than the process needs to show that it survives."""
+        try:
+            async with asyncio.timeout(SURVIVED_S):
+                await self._empty.wait()
+        except TimeoutError:
+            return
+        await self._subscription.flush()
+
+
+class Care:
+    """Hands messages to a session, those that came back often one at a time."""
+
+    def __init__(self, broker: Broker, queue: str, suspects: Suspects) -> None:
+        self._broker = broker
+        self._queue = queue
+        self._stage = stage_of(queue)
+        self._suspects = suspects
+
+    async def hand_over(self, envelopes: Sequence[Envelope], hand: Hand, session: Session) -> None:
+        """Hand over messages in order."""
+        free: list[Envelope] = []
+        for envelope in envelopes:
+            if self._stage is None or envelope.returned < CAREFUL_AFTER:
+                free.append(envelope)
+                continue
+            await self._take(free, hand, session)
+            free = []
+            await hand.emptied()
+            await self._alone(envelope, hand, session, self._stage)
+        await self._take(free, hand, session)
+
+    async def _take(self, envelopes: Sequence[Envelope], hand: Hand, session: Session) -> None:
+        if envelopes:
+            hand.taken(envelopes)
+            await session.take(envelopes)
+
+    async def _alone(self, envelope: Envelope, hand: Hand, session: Session, stage: str) -> None:
+        name = suspect(envelope)
+        try:
+            tries = await self._suspects.begin(self._queue, name)
+        except RegistryUnavailable:
+            # Without a place to write it down, it is tried like any other.
+            tries = 0
+        log.warning("message.alone", queue=self._queue, message=envelope.id, tries=tries)
+        if tries >= TRIES:
+            detail = (
+                f"it came back {envelope.returned} times; begun alone {tries} times, it was never finished: "
+                "the process that works on it probably dies of it"
+            )
+            log.error("message.dead", stage=stage, message=envelope.id, reason=detail)
+            await bury(self._broker, envelope, stage=stage, reason="it ends its worker", detail=detail)
+            hand.ack(envelope)
+        else:
+            try:
+                await self._take([envelope], hand, session)
+                await hand.emptied()
+            except asyncio.CancelledError:
+                await asyncio.shield(self._end(name))
+                raise
+        await self._end(name)
+
+    async def _end(self, name: str) -> None:
+        try:
+            await self._suspects.end(self._queue, name)
+        except RegistryUnavailable:
+            log.warning("message.not_cleared", queue=self._queue)
+
+
+def suspect(envelope: Envelope) -> str:
+    """Name a message, also one that has no id of its own."""
+    return sha256(envelope.id.encode("utf-8", "replace") + b"\x00" + envelope.body).hexdigest()
 
 
 def stage_of(queue: str) -> str | None:

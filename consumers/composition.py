@@ -25,6 +25,7 @@ from broker.registry.expiry import Expiry
 from broker.registry.history import History
 from broker.registry.records import Attempt, Channel, Webhook
 from broker.registry.redrive import Redrive
+from broker.registry.suspects import Suspects
 from broker.registry.webhooks import Webhooks
 from broker.settings import Network, Settings
 from broker.topology import DEAD, MESSAGES, Topology, inbound_queue, outbound_queue
@@ -209,4 +210,4 @@ def _session(shared: Delivering, partition: int, subscription: Subscription) -> 
 
 
 async def _serve(base: Base, queue: str, open_session: Callable[[Subscription], Session]) -> None:
-    await serve(base.broker, queue, base.settings.prefetch, open_session, base.stop)
+    await serve(base.broker, queue, base.settings.prefetch, open_session, base.stop, Suspects(base.database))

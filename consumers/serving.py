@@ -13,8 +13,7 @@ import structlog
 
 from broker.errors import SubscriptionLost
 from broker.port import Broker, Envelope, Subscription
-from consumers.care import hopeless, stage_of, wants_care
-from consumers.dead_letters import bury
+from consumers.care import Care, Hand, Suspects
 
 log = structlog.get_logger()
 
@@ -87,25 +86,23 @@ class Stop:
             await asyncio.gather(*waits, return_exceptions=True)
 
 
-class _CareWanted(Exception):
-    """Messages came that may be what ends this process: they are to be taken one at a time."""
-
-
-class _CareOver(Exception):
-    """What had to be taken with care is done with."""
-
-
 async def serve(
-    broker: Broker, queue: str, prefetch: int, open_session: Callable[[Subscription], Session], stop: Stop
+    broker: Broker,
+    queue: str,
+    prefetch: int,
+    open_session: Callable[[Subscription], Session],
+    stop: Stop,
+    suspects: Suspects,
 ) -> None:
     """Serve one queue until told to stop."""
-    hold = _Hold(broker, queue, prefetch, open_session, stop)
+    care = Care(broker, queue, suspects)
     while not stop.is_set():
-        serving = asyncio.create_task(hold.serve_once())
+        held = asyncio.Event()
+        serving = asyncio.create_task(_serve_once(broker, queue, prefetch, open_session, stop, held, care))
         stopping = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if hold.held:
+            if held.is_set():
                 await serving
         finally:
             serving.cancel()
@@ -113,67 +110,35 @@ async def serve(
             await asyncio.gather(serving, stopping, return_exceptions=True)
 
 
-class _Hold:
-    """One hold on one queue after the other."""
+async def _serve_once(
+    broker: Broker,
+    queue: str,
+    prefetch: int,
+    open_session: Callable[[Subscription], Session],
+    stop: Stop,
+    held: asyncio.Event,
+    care: Care,
+) -> None:
+    async with broker.subscribe(queue, prefetch) as subscription:
+        held.set()
+        hand = Hand(subscription)
+        session = open_session(hand)
+        pump = asyncio.create_task(_pump(hand, session, care))
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({pump, stopping, session.failed}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            pump.cancel()
+            stopping.cancel()
+            (ended, _) = await asyncio.gather(pump, stopping, return_exceptions=True)
+            lost = isinstance(ended, SubscriptionLost)
+            await session.stop(stop.grace_s if stop.is_set() and not lost else 0)
+        error = session.failed.exception() if session.failed.done() else ended
+    if isinstance(error, Exception) and not isinstance(error, SubscriptionLost):
+        log.error("session.failed", queue=queue, exc_info=error)
+        await stop.sleep(PAUSE_AFTER_FAILURE_S)
 
-    def __init__(
-        self,
-        broker: Broker,
-        queue: str,
-        prefetch: int,
-        open_session: Callable[[Subscription], Session],
-        stop: Stop,
-    ) -> None:
-        self.held = False
-        self._broker = broker
-        self._queue = queue
-        self._prefetch = prefetch
-        self._open_session = open_session
-        self._stop = stop
-        #: True where messages are taken one at a time; see consumers.care.
-        self._careful = False
 
-    async def serve_once(self) -> None:
-        """Hold the queue until the hold is lost, the session fails, or stopping begins."""
-        stop, self.held = self._stop, False
-        prefetch = 1 if self._careful else self._prefetch
-        async with self._broker.subscribe(self._queue, prefetch) as subscription:
-            self.held = True
-            session = self._open_session(subscription)
-            pump = asyncio.create_task(self._pump(subscription, session))
-            stopping = asyncio.create_task(stop.wait())
-            try:
-                await asyncio.wait({pump, stopping, session.failed}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                pump.cancel()
-                stopping.cancel()
-                (ended, _) = await asyncio.gather(pump, stopping, return_exceptions=True)
-                graceful = stop.is_set() or isinstance(ended, _CareWanted | _CareOver)
-                lost = isinstance(ended, SubscriptionLost)
-                await session.stop(stop.grace_s if graceful and not lost else 0)
-            error = session.failed.exception() if session.failed.done() else ended
-        if isinstance(error, _CareWanted | _CareOver):
-            self._careful = isinstance(error, _CareWanted)
-            log.warning("session.careful" if self._careful else "session.care_over", queue=self._queue)
-        elif isinstance(error, Exception) and not isinstance(error, SubscriptionLost):
-            log.error("session.failed", queue=self._queue, exc_info=error)
-            await stop.sleep(PAUSE_AFTER_FAILURE_S)
-
-    async def _pump(self, subscription: Subscription, session: Session) -> None:
-        stage = stage_of(self._queue)
-        while True:
-            envelopes = await subscription.receive()
-            if stage is not None and wants_care(envelopes) != self._careful:
-                raise _CareOver if self._careful else _CareWanted
-            if self._careful and stage is not None:
-                envelopes = [one for one in envelopes if not await self._give_up(subscription, one, stage)]
-            await session.take(envelopes)
-
-    async def _give_up(self, subscription: Subscription, envelope: Envelope, stage: str) -> bool:
-        why = hopeless(envelope)
-        if why is None:
-            return False
-        log.error("message.dead", stage=stage, message=envelope.id, reason=why)
-        await bury(self._broker, envelope, stage=stage, reason="it came back too often", detail=why)
-        subscription.ack(envelope)
-        return True
+async def _pump(hand: Hand, session: Session, care: Care) -> None:
+    while True:
+        await care.hand_over(await hand.receive(), hand, session)

@@ -293,3 +293,12 @@ idempotency_keys = Table(
     Column("message_id", Words(36), nullable=False),
     Column("created_at", Utc, nullable=False, index=True),
 )
+
+suspects = Table(
+    "suspects",
+    metadata,
+    Column("queue", Words(64), primary_key=True),
+    Column("message", Words(64), primary_key=True),
+    Column("begun", Integer, nullable=False),
+    Column("begun_at", Utc, nullable=False),
+)

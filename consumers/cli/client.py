@@ -150,9 +150,13 @@ def _problem(base: str, status: int, body: object) -> str:
             f"{base} answered {status}, and not as Postbote does. Set POSTBOTE_URL to where Postbote listens."
         )
     said = str(body.get("detail") or body.get("title") or f"The API answered {status}.")
-    faults = [
-        f"\n  {'.'.join(str(part) for part in fault.get('loc', []))}: {fault.get('msg')}"
-        for fault in body.get("errors", [])
-        if isinstance(fault, dict)
-    ]
-    return said + "".join(faults)
+    faults = body.get("errors")
+    told = [_fault(fault) for fault in faults if isinstance(fault, dict)] if isinstance(faults, list) else []
+    return said + "".join(told)
+
+
+def _fault(fault: dict[str, object]) -> str:
+    # What answers may be anything, not only Postbote.
+    place = fault.get("loc")
+    where = ".".join(str(part) for part in place) if isinstance(place, list) else str(place)
+    return f"\n  {where}: {fault.get('msg')}"

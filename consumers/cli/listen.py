@@ -1,20 +1,24 @@
-"""`postbote listen`: a webhook of one's own, for as long as the command runs."""
+"""`postbote listen`: a webhook of one's own, for as long as the command runs.
+
+The server and the client are imported where they are used, so that `--help` does not wait for them.
+"""
 
 import asyncio
-import json
 import signal
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from broker.settings import Settings, read_settings
 from consumers.cli.administration import segment
-from consumers.cli.client import Client, open_client
 from consumers.cli.output import call
-from consumers.cli.rendering import render
-from consumers.receiver import Received, Receiver
+from consumers.cli.safe_text import json_text, line
+
+if TYPE_CHECKING:
+    from broker.settings import Settings
+    from consumers.cli.client import Client
+    from consumers.receiver import Received
 
 #: Headers worth showing to machines.
 TELLING = ("webhook-id", "webhook-timestamp", "postbote-in-reply-to", "postbote-turn", "traceparent")
@@ -37,12 +41,14 @@ def listen(
 
     Checks the signature and the token of each message, and shows it as a person would want to see it.
     """
+    from broker.settings import read_settings
+
     settings = read_settings()
     call(_listen(settings, channel, host, port, public_url, event or ["response.#"], count, as_json))
 
 
 async def _listen(
-    settings: Settings,
+    settings: "Settings",
     channel: str,
     host: str,
     port: int,
@@ -51,6 +57,10 @@ async def _listen(
     count: int,
     as_json: bool,
 ) -> None:
+    from consumers.cli.client import open_client
+    from consumers.cli.rendering import render
+    from consumers.receiver import Receiver
+
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -59,10 +69,10 @@ async def _listen(
     told = Console(stderr=True, highlight=False, soft_wrap=True)
     seen = 0
 
-    def show(received: Received) -> None:
+    def show(received: "Received") -> None:
         nonlocal seen
         if as_json:
-            typer.echo(json.dumps(_line(received), ensure_ascii=False))
+            typer.echo(json_text(_line(received)))
         else:
             console.print(render(received.body, received.checks))
         seen += 1
@@ -90,19 +100,19 @@ async def _listen(
             await receiver.stop()
 
 
-async def _register(client: Client, channel: str, url: str, events: list[str]) -> dict[str, Any]:
+async def _register(client: "Client", channel: str, url: str, events: list[str]) -> dict[str, Any]:
     path = f"/v1/channels/{segment(channel)}/webhooks"
     created: dict[str, Any] = await client.admin("POST", path, {"url": url, "events": events})
     return created
 
 
-async def _token(client: Client, channel: str, webhook: dict[str, Any]) -> str:
+async def _token(client: "Client", channel: str, webhook: dict[str, Any]) -> str:
     if webhook.get("verifyToken"):
         return str(webhook["verifyToken"])
     return str((await client.admin("GET", f"/v1/channels/{segment(channel)}"))["verifyToken"])
 
 
-def _line(received: Received) -> dict[str, Any]:
+def _line(received: "Received") -> dict[str, Any]:
     return {
         "body": received.body,
         "headers": {name: received.headers[name] for name in TELLING if name in received.headers},

@@ -1,17 +1,22 @@
-"""`postbote send`: post a message as a user would, and perhaps wait for the answers."""
+"""`postbote send`: post a message as a user would, and perhaps wait for the answers.
+
+The client is imported where it is used, so that `--help` does not wait for it.
+"""
 
 import asyncio
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from broker.settings import Settings, read_settings
 from consumers.cli.administration import segment
-from consumers.cli.client import Client, access_token, open_client
 from consumers.cli.output import AsJson, call, show_json
-from consumers.cli.rendering import draw
+from consumers.cli.safe_text import line
+
+if TYPE_CHECKING:
+    from broker.settings import Settings
+    from consumers.cli.client import Client
 
 #: How often to look for answers, in seconds, and how long nothing new means that the bot has said all.
 LOOK_S, QUIET_S = 0.1, 0.6
@@ -34,6 +39,9 @@ def send(
     as_json: bool = AsJson,
 ) -> None:
     """Post a message to a channel as a user would."""
+    from broker.settings import read_settings
+    from consumers.cli.client import open_client
+
     message = _message(text, payload, intro, location)
     settings = read_settings()
 
@@ -45,8 +53,8 @@ def send(
 
 
 async def _send(
-    client: Client,
-    settings: Settings,
+    client: "Client",
+    settings: "Settings",
     channel: str,
     user: str,
     token: str | None,
@@ -54,6 +62,8 @@ async def _send(
     wait: float,
     as_json: bool,
 ) -> None:
+    from consumers.cli.client import access_token
+
     secret = access_token(settings, channel, token)
     answers = f"/v1/channels/{segment(channel)}/conversations/{segment(user)}/responses"
     after = await _last_counter(client, answers, secret) if wait else 0
@@ -66,12 +76,12 @@ async def _send(
     if as_json:
         show_json(accepted)
     elif not wait:
-        typer.echo(f"Accepted as {accepted['id']}.")
+        typer.echo(f"Accepted as {line(accepted['id'])}.")
     if wait:
         await _show_answers(client, answers, secret, after, wait, as_json)
 
 
-async def _last_counter(client: Client, path: str, token: str) -> int:
+async def _last_counter(client: "Client", path: str, token: str) -> int:
     after = 0
     while True:
         page = await client.call("GET", path, token=token, params={"after": str(after), "limit": "200"})
@@ -81,8 +91,10 @@ async def _last_counter(client: Client, path: str, token: str) -> int:
 
 
 async def _show_answers(
-    client: Client, path: str, token: str, after: int, wait: float, as_json: bool
+    client: "Client", path: str, token: str, after: int, wait: float, as_json: bool
 ) -> None:
+    from consumers.cli.rendering import draw
+
     console = Console(highlight=False)
     ends = time.monotonic() + wait
     while time.monotonic() < ends:

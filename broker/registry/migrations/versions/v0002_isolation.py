@@ -1,4 +1,4 @@
-"""Policies of channels and webhooks, redrives, idempotency keys, and an index for fair draining."""
+"""Policies of channels and webhooks, redrives, idempotency keys, suspects, and an index for fair draining."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -40,10 +40,19 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("channel_id", "key", name="pk_idempotency_keys"),
     )
     op.create_index("ix_idempotency_keys_created_at", "idempotency_keys", ["created_at"])
+    op.create_table(
+        "suspects",
+        sa.Column("queue", sa.String(64), nullable=False),
+        sa.Column("message", sa.String(64), nullable=False),
+        sa.Column("begun", sa.Integer(), nullable=False),
+        sa.Column("begun_at", Utc, nullable=False),
+        sa.PrimaryKeyConstraint("queue", "message", name="pk_suspects"),
+    )
 
 
 def downgrade() -> None:
     """Take them away again."""
+    op.drop_table("suspects")
     op.drop_table("idempotency_keys")
     op.drop_index("ix_backlog_lanes_webhook_id_next_attempt_at", "backlog_lanes")
     op.drop_index("ix_backlog_lanes_partition_webhook_id", "backlog_lanes")
