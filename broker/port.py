@@ -58,6 +58,14 @@ class Subscription(Protocol):
         ...
 
 
+class Announcements(Protocol):
+    """What is announced by this process and the others while one listens."""
+
+    async def receive(self) -> bytes:
+        """Wait for the next announcement. Raises SubscriptionLost when the connection is lost."""
+        ...
+
+
 class Broker(Protocol):
     """Publishes to exchanges and subscribes to queues of broker.topology."""
 
@@ -82,6 +90,17 @@ class Broker(Protocol):
         Entering waits for the connection. Leaving gives the queue up: acknowledgements are flushed,
         and what is unacknowledged goes back, in order, before the next subscriber is served.
         """
+        ...
+
+    async def announce(self, body: bytes) -> None:
+        """Tell all who listen at this moment, this process too; kept nowhere.
+
+        Raises BrokerUnavailable where that cannot be sent within about a second.
+        """
+        ...
+
+    def listen(self) -> AbstractAsyncContextManager[Announcements]:
+        """Listen to announcements; entering waits for the connection. Of very many, the oldest are dropped."""
         ...
 
     async def check(self) -> None:

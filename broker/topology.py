@@ -18,6 +18,8 @@ INBOUND = "postbote.inbound"
 RESPONSES = "postbote.responses"
 #: What cannot be processed, with the reason in its headers; fed by us and by the broker's delivery limit.
 DEAD = "postbote.dead"
+#: Workers tell each other here that they live; each listens on a queue of its own, `postbote.control.…`.
+CONTROL = "postbote.control"
 #: Alternate exchange of the others: catches what no queue wanted, so that a missing binding loses nothing.
 UNROUTED = "postbote.unrouted"
 
@@ -60,6 +62,7 @@ class Topology:
         return (
             Exchange(UNROUTED, "fanout"),
             Exchange(DEAD, "fanout"),
+            Exchange(CONTROL, "fanout"),
             Exchange(MESSAGES, "topic", UNROUTED),
             Exchange(INBOUND, "topic", UNROUTED),
             Exchange(RESPONSES, "topic", UNROUTED),

@@ -41,11 +41,13 @@ from consumers.directory import Directory
 from consumers.disabling import WebhookDisabling
 from consumers.expiring import Sweeper
 from consumers.gates import Gates
+from consumers.heartbeats import Alone, Heartbeats
 from consumers.intake import IntakeSession
 from consumers.outage import outlast
 from consumers.parking import Parking
 from consumers.retry import Policy, Schedule
 from consumers.serving import Session, Stop, serve
+from consumers.sharing import Sharing
 from consumers.standing import Standing
 
 log = structlog.get_logger()
@@ -62,11 +64,6 @@ class Base:
     broker: Broker
     database: Database
     stop: Stop
-
-    @property
-    def words(self) -> list[tuple[int, str]]:
-        """The partitions, each with its word."""
-        return [(partition, partition_word(partition)) for partition in range(self.settings.partitions)]
 
 
 @asynccontextmanager
@@ -157,12 +154,18 @@ async def work_bot(base: Base) -> None:
     def answering(subscription: Subscription) -> Session:
         return BotSession(subscription, base.broker, turns, bots, settings.partitions)
 
+    workers = roster_of(base, "bot")
+
+    async def serve_one(partition: int, stop: Stop) -> None:
+        await _serve(base, inbound_queue(partition_word(partition)), answering, stop)
+
     try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(_serve(base, MESSAGES, intake))
-            group.create_task(_serve(base, DEAD, dead_letters))
-            for _, word in base.words:
-                group.create_task(_serve(base, inbound_queue(word), answering))
+            group.create_task(workers.run(base.stop))
+            # Any bot worker does these, the others stand by: the broker gives them to one.
+            group.create_task(_serve(base, MESSAGES, intake, base.stop))
+            group.create_task(_serve(base, DEAD, dead_letters, base.stop))
+            group.create_task(Sharing(workers, settings.partitions, serve_one, base.stop).run())
     finally:
         await turns.close()
 
@@ -180,7 +183,12 @@ async def work_deliver(base: Base, allowed: tuple[Network, ...]) -> None:
         stack.push_async_callback(poster.close)
         delivery_log = DeliveryLog(deliveries)
         stack.push_async_callback(delivery_log.flush, LOG_FLUSH_S)
-        gates = Gates(most=settings.max_in_flight, most_each=settings.max_in_flight_per_webhook)
+        workers = roster_of(base, "deliver", directory.forget)
+        gates = Gates(
+            most=settings.max_in_flight,
+            most_each=settings.max_in_flight_per_webhook,
+            workers=lambda: workers.number,
+        )
         disabling = WebhookDisabling(webhooks, directory)
         standing = Standing(
             webhooks, backlog, disabling, directory, timedelta(seconds=settings.disable_after_s)
@@ -196,18 +204,28 @@ async def work_deliver(base: Base, allowed: tuple[Network, ...]) -> None:
             log=delivery_log,
             most_held=settings.prefetch // 4,
         )
+
+        async def serve_one(partition: int, stop: Stop) -> None:
+            def open_session(subscription: Subscription) -> Session:
+                return DeliverySession(subscription, shared, partition)
+
+            await _serve(base, outbound_queue(partition_word(partition)), open_session, stop)
+
         async with asyncio.TaskGroup() as group:
             group.create_task(delivery_log.run(base.stop))
             group.create_task(standing.run(base.stop))
             group.create_task(Sweeper(Expiry(base.database), policy).run(base.stop))
             group.create_task(Drainer(backlog, deliverer, gates, base.stop).run())
-            for partition, word in base.words:
-                group.create_task(_serve(base, outbound_queue(word), partial(_session, shared, partition)))
+            group.create_task(workers.run(base.stop))
+            group.create_task(Sharing(workers, settings.partitions, serve_one, base.stop).run())
 
 
-def _session(shared: Delivering, partition: int, subscription: Subscription) -> Session:
-    return DeliverySession(subscription, shared, partition)
+def roster_of(
+    base: Base, kind: str, on_channel: Callable[[str], None] = lambda channel: None
+) -> Heartbeats | Alone:
+    """Make what knows the other workers of a kind; with the embedded broker there are none."""
+    return Alone() if base.settings.embedded else Heartbeats(base.broker, kind, on_channel)
 
 
-async def _serve(base: Base, queue: str, open_session: Callable[[Subscription], Session]) -> None:
-    await serve(base.broker, queue, base.settings.prefetch, open_session, base.stop, Suspects(base.database))
+async def _serve(base: Base, queue: str, open_session: Callable[[Subscription], Session], stop: Stop) -> None:
+    await serve(base.broker, queue, base.settings.prefetch, open_session, stop, Suspects(base.database))

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from broker.batching import Batcher
+from broker.embedded.announcements import EmbeddedAnnouncements
 from broker.embedded.store import Change, QueueFile
 from broker.embedded.subscription import EmbeddedSubscription
 from broker.errors import BrokerUnavailable
-from broker.port import Envelope, Subscription
+from broker.port import Announcements, Envelope, Subscription
 from broker.topology import Topology
 
 T = TypeVar("T")
@@ -46,6 +47,7 @@ class EmbeddedBroker:
         self._handed_out: dict[str, int] = defaultdict(int)
         self._subscriptions: dict[str, EmbeddedSubscription] = {}
         self._holds: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._listeners: set[EmbeddedAnnouncements] = set()
 
     async def start(self) -> None:
         """Open the file. Raises BrokerError where another process has it, or TopologyMismatch."""
@@ -87,6 +89,24 @@ class EmbeddedBroker:
                 del self._subscriptions[queue]
                 await asyncio.shield(subscription.close())
 
+    async def announce(self, body: bytes) -> None:
+        """Tell all who listen in this process; raises BrokerUnavailable after close."""
+        self._opened()
+        for listener in self._listeners:
+            listener.tell(body)
+
+    @asynccontextmanager
+    async def listen(self) -> AsyncIterator[Announcements]:
+        """Listen to announcements of this process."""
+        listener = EmbeddedAnnouncements()
+        if self._file is None:
+            listener.close()
+        self._listeners.add(listener)
+        try:
+            yield listener
+        finally:
+            self._listeners.discard(listener)
+
     async def check(self) -> None:
         """Return where the file can be written now; raises BrokerUnavailable otherwise."""
         await self._in_thread(self._opened().check)
@@ -96,6 +116,8 @@ class EmbeddedBroker:
         for subscription in self._subscriptions.values():
             await subscription.flush()
             subscription.lose("the broker was closed by this process")
+        for listener in self._listeners:
+            listener.close()
         await self._changes.close()
         file, self._file = self._file, None
         if file is not None:

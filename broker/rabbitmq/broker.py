@@ -1,15 +1,17 @@
 """The broker port on RabbitMQ: two connections, one topology."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import structlog
 from aiormq.abc import AbstractConnection
 from aiormq.exceptions import ChannelNotFoundEntity
 
 from broker.errors import TopologyMismatch
-from broker.port import Envelope, Subscription
+from broker.port import Announcements, Envelope, Subscription
+from broker.rabbitmq.announcements import Announcer, RabbitAnnouncements
 from broker.rabbitmq.declare import make_sure
 from broker.rabbitmq.link import TROUBLE, Link, backoff, describe
 from broker.rabbitmq.publisher import Publisher
@@ -17,6 +19,8 @@ from broker.rabbitmq.subscription import RabbitSubscription
 from broker.topology import Topology
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 #: Seconds that the broker may take to begin serving a subscription.
 SUBSCRIBE_TIMEOUT_S = 10.0
@@ -35,6 +39,7 @@ class RabbitBroker:
         self._publishing = Link(url, "publishing", self._make_sure)
         self._consuming = Link(url, "consuming", self._make_sure)
         self._publisher = Publisher(self._publishing, publish_timeout_s)
+        self._announcer = Announcer(self._publishing)
 
     async def start(self) -> None:
         """Connect and make sure of the topology; waits for the broker as long as it takes.
@@ -57,11 +62,26 @@ class RabbitBroker:
     @asynccontextmanager
     async def subscribe(self, queue: str, prefetch: int) -> AsyncIterator[Subscription]:
         """Hold a queue; entering goes on trying until the broker serves it. Raises TopologyMismatch."""
-        subscription = await self._hold(queue, prefetch)
+        subscription = await self._hold(
+            queue, lambda connection: RabbitSubscription.open(connection, queue, prefetch)
+        )
         try:
             yield subscription
         finally:
             await subscription.close()
+
+    async def announce(self, body: bytes) -> None:
+        """Tell all who listen; raises BrokerUnavailable where that cannot be sent soon."""
+        await self._announcer.announce(body)
+
+    @asynccontextmanager
+    async def listen(self) -> AsyncIterator[Announcements]:
+        """Listen to announcements; entering goes on trying until the broker serves them."""
+        listener = await self._hold("postbote.control", RabbitAnnouncements.open)
+        try:
+            yield listener
+        finally:
+            await listener.close()
 
     async def check(self) -> None:
         """Return where the broker can take messages now; raises BrokerUnavailable otherwise."""
@@ -72,13 +92,13 @@ class RabbitBroker:
         await self._publisher.close()
         await asyncio.gather(self._publishing.close(), self._consuming.close())
 
-    async def _hold(self, queue: str, prefetch: int) -> RabbitSubscription:
+    async def _hold(self, queue: str, open_on: Callable[[AbstractConnection], Awaitable[T]]) -> T:
         failures = 0
         while True:
             connection = await self._consuming.ready()
             try:
                 async with asyncio.timeout(SUBSCRIBE_TIMEOUT_S):
-                    return await RabbitSubscription.open(connection, queue, prefetch)
+                    return await open_on(connection)
             except ChannelNotFoundEntity:
                 await self._redeclare(connection)
             except TROUBLE as error:

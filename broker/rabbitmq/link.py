@@ -23,15 +23,15 @@ from broker.errors import BrokerUnavailable, TopologyMismatch
 
 log = structlog.get_logger()
 
-#: Seconds between heartbeats: a peer that fell silent is noticed within three of them.
-HEARTBEAT_S = 15
+#: Seconds between heartbeats: a peer that fell silent is noticed within three of them, on either side.
+HEARTBEAT_S = 5
 #: Seconds that connecting may take, from the TCP handshake to the open virtual host.
 CONNECT_TIMEOUT_S = 5.0
 #: Seconds that making a fresh connection ready may take: some forty declarations on a busy cluster.
 PREPARE_TIMEOUT_S = 30.0
 #: Seconds before the second try, doubled with every further one up to the longest.
 FIRST_BACKOFF_S = 0.2
-LONGEST_BACKOFF_S = 5.0
+LONGEST_BACKOFF_S = 2.0
 #: Seconds that saying goodbye may take: a node under an alarm does not read what we send.
 CLOSE_TIMEOUT_S = 3.0
 
@@ -179,7 +179,7 @@ class Link:
 
 
 def backoff(failures: int) -> float:
-    """Draw the seconds to wait after so many failures in a row, 0.1 to 5, spread to avoid a rush."""
+    """Draw the seconds to wait after so many failures in a row, 0.1 to 2, spread to avoid a rush."""
     longest = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(failures, 10))
     return longest * random.uniform(0.5, 1.0)  # noqa: S311 - keeps no secret
 

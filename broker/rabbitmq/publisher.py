@@ -94,8 +94,10 @@ class Publisher:
                 wire, task = await self._begin(exchange, envelope)
                 reason = await asyncio.shield(task)
         except TimeoutError:
-            if wire is None:
+            if wire is None or task is None:
                 reason = await self._hindrance()
+            elif await self._outlasts_alarm(wire, task):
+                reason = task.result()
             else:
                 # The confirms on this AMQP channel can no longer be trusted to come, nor to be in step.
                 self._retire(wire, "a confirm did not come in time")
@@ -152,15 +154,27 @@ class Publisher:
     async def _open_wire(self) -> _Wire:
         if self._closed:
             raise BrokerUnavailable("The broker was closed by this process.")
-        if self._wire is not None and not self._wire.channel.is_closed:
-            return self._wire
+        while (wire := self._wire) is not None and not wire.channel.is_closed:
+            # Does not return while an alarm of the broker blocks publishing connections: what was not sent
+            # then cannot come twice.
+            await wire.connection.ready()
+            if wire is self._wire and not wire.channel.is_closed:
+                return wire
         connection = await self._link.ready()
-        # Does not return while an alarm of the broker blocks publishing connections.
         await connection.ready()
         channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
         opened = self._wire = _Wire(connection, channel)
         channel.closing.add_done_callback(lambda _: self._retire(opened, "the AMQP channel was closed"))
         return opened
+
+    async def _outlasts_alarm(self, wire: _Wire, task: asyncio.Task[str | None]) -> bool:
+        """Wait for a confirm for as long as an alarm holds it up; False where it is late without one.
+
+        What was on its way when the alarm began is taken when it ends. Published again, it would come twice.
+        """
+        while not task.done() and await blocked(wire.connection):
+            await asyncio.wait({task}, timeout=CHECK_TIMEOUT_S)
+        return task.done()
 
     async def _hindrance(self) -> str:
         if self._link.state is not State.OPEN:

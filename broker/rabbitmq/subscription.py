@@ -4,12 +4,18 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 
+import structlog
 from aiormq import spec
 from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 
 from broker.errors import SubscriptionLost
 from broker.port import Envelope, HeaderValue
 from broker.rabbitmq.link import CLOSE_TIMEOUT_S, TROUBLE, describe
+
+log = structlog.get_logger()
+
+#: Seconds between two looks at whether the broker still counts us among the queue's consumers.
+WATCH_S = 5.0
 
 
 class RabbitSubscription:
@@ -32,6 +38,7 @@ class RabbitSubscription:
         self._due = asyncio.Event()
         self._flushing = asyncio.Lock()
         self._flusher = asyncio.create_task(self._flush_when_due(), name=f"acks-{queue}")
+        self._watchdog = asyncio.create_task(self._watch(), name=f"watch-{queue}")
         channel.closing.add_done_callback(self._on_closed)
         channel.on_consumer_cancel_callbacks.add(self._on_cancelled)
 
@@ -99,7 +106,8 @@ class RabbitSubscription:
         Not basic.cancel, after which the next subscriber would be served later messages first.
         """
         self._flusher.cancel()
-        await asyncio.wait({self._flusher})
+        self._watchdog.cancel()
+        await asyncio.wait({self._flusher, self._watchdog})
         farewell = asyncio.ensure_future(self._say_goodbye())
         farewell.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
@@ -117,6 +125,31 @@ class RabbitSubscription:
             await self._due.wait()
             self._due.clear()
             await self.flush()
+
+    async def _watch(self) -> None:
+        # A broker may drop a consumer without a word, at a change of the queue's leader for example: the AMQP
+        # channel stands, and nothing comes any more.
+        gone = 0
+        while self._lost is None and gone < 2:
+            await asyncio.sleep(WATCH_S)
+            try:
+                async with asyncio.timeout(WATCH_S):
+                    seen = await self._channel.queue_declare(self._queue, passive=True)
+            except TimeoutError:
+                # A node that is busy, or gone: the heartbeats tell.
+                continue
+            except TROUBLE as error:
+                self._lose(describe(error))
+                return
+            except asyncio.CancelledError:
+                if (task := asyncio.current_task()) is not None and task.cancelling():
+                    raise
+                self._lose("the connection was closed")
+                return
+            gone = 0 if seen.consumer_count else gone + 1
+        if gone:
+            log.warning("broker.consumer_gone", queue=self._queue)
+            self._lose("the broker does not know this consumer any more")
 
     async def _on_message(self, message: DeliveredMessage) -> None:
         # Nothing is awaited here: the library runs these as tasks, which begin in the order of arrival.

@@ -13,13 +13,15 @@ from rich.text import Text
 
 from consumers.cli.administration import segment
 from consumers.cli.output import call
-from consumers.cli.safe_text import json_text, line
+from consumers.cli.safe_text import json_text, plain
 
 if TYPE_CHECKING:
     from broker.settings import Settings
     from consumers.cli.client import Client
     from consumers.receiver import Received
 
+#: For how long the end of the command waits for its webhook to be deleted, in seconds.
+DELETE_S = 3.0
 #: Headers worth showing to machines.
 TELLING = ("webhook-id", "webhook-timestamp", "postbote-in-reply-to", "postbote-turn", "traceparent")
 
@@ -57,7 +59,7 @@ async def _listen(
     count: int,
     as_json: bool,
 ) -> None:
-    from consumers.cli.client import open_client
+    from consumers.cli.client import CallFailed, open_client
     from consumers.cli.rendering import render
     from consumers.receiver import Receiver
 
@@ -81,21 +83,23 @@ async def _listen(
 
     receiver = Receiver(show, host=host, port=port)
     async with open_client(settings) as client:
-        address = await receiver.start()
+        try:
+            address = await receiver.start()
+        except OSError as error:
+            raise CallFailed(
+                f"Cannot listen on {host}, port {port} ({error.strerror or error}): give another with --host "
+                "and --port."
+            ) from None
         try:
             webhook = await _register(client, channel, public_url or f"{address}/", events)
             try:
                 receiver.expect([webhook["secret"]], await _token(client, channel, webhook))
-                told.print(
-                    Text(
-                        f"Listening on {address} for channel {channel}, as webhook {webhook['id']}. Ctrl-C ends it."
-                    )
-                )
+                as_what = f"for channel {channel}, as webhook {webhook['id']}"
+                told.print(Text(plain(f"Listening on {address} {as_what}. Ctrl-C ends it.")))
                 await ended.wait()
             finally:
-                async with asyncio.timeout(3):
-                    await client.admin("DELETE", f"/v1/webhooks/{segment(webhook['id'])}")
-                told.print(Text(f"Webhook {webhook['id']} is deleted.", style="dim"))
+                await _unregister(client, webhook["id"])
+                told.print(Text(plain(f"Webhook {webhook['id']} is deleted."), style="dim"))
         finally:
             await receiver.stop()
 
@@ -104,6 +108,18 @@ async def _register(client: "Client", channel: str, url: str, events: list[str])
     path = f"/v1/channels/{segment(channel)}/webhooks"
     created: dict[str, Any] = await client.admin("POST", path, {"url": url, "events": events})
     return created
+
+
+async def _unregister(client: "Client", webhook: str) -> None:
+    from consumers.cli.client import CallFailed
+
+    try:
+        async with asyncio.timeout(DELETE_S):
+            await client.admin("DELETE", f"/v1/webhooks/{segment(webhook)}")
+    except TimeoutError:
+        raise CallFailed(
+            f"Postbote does not answer, so this is still registered: `postbote webhooks delete {webhook}`, later."
+        ) from None
 
 
 async def _token(client: "Client", channel: str, webhook: dict[str, Any]) -> str:

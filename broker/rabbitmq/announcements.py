@@ -1,0 +1,102 @@
+"""Announcements on RabbitMQ: a fanout exchange, and for each listener a queue that ends with its connection."""
+
+import asyncio
+from collections import deque
+from contextlib import suppress
+from uuid import uuid4
+
+from aiormq import spec
+from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
+
+from broker.errors import BrokerUnavailable, SubscriptionLost
+from broker.rabbitmq.link import CLOSE_TIMEOUT_S, TROUBLE, Link, describe
+from broker.topology import CONTROL
+
+#: Seconds that sending one may take.
+ANNOUNCE_TIMEOUT_S = 1.0
+#: Announcements kept for a listener that is busy, on the broker and here.
+MOST_WAITING = 1000
+#: Milliseconds after which one is of no use any more.
+LASTS_MS = 10_000
+
+
+class Announcer:
+    """Sends announcements on an AMQP channel of its own, without confirms: the next one comes soon."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._channel: AbstractChannel | None = None
+        self._turn = asyncio.Lock()
+
+    async def announce(self, body: bytes) -> None:
+        """Send one; raises BrokerUnavailable, under an alarm too."""
+        try:
+            async with asyncio.timeout(ANNOUNCE_TIMEOUT_S), self._turn:
+                connection = await self._link.ready()
+                await connection.ready()
+                channel = self._channel
+                if channel is None or channel.is_closed:
+                    channel = self._channel = await connection.channel(publisher_confirms=False)
+                await channel.basic_publish(
+                    body, exchange=CONTROL, properties=spec.Basic.Properties(expiration=str(LASTS_MS))
+                )
+        except TROUBLE as error:
+            raise BrokerUnavailable(f"It could not be announced: {describe(error)}") from None
+
+
+class RabbitAnnouncements:
+    """Listens on one AMQP channel, until that is closed by either side."""
+
+    def __init__(self, channel: AbstractChannel) -> None:
+        self._channel = channel
+        self._arrived: deque[bytes] = deque(maxlen=MOST_WAITING)
+        self._lost: str | None = None
+        self._wake = asyncio.Event()
+        channel.closing.add_done_callback(self._on_closed)
+        channel.on_consumer_cancel_callbacks.add(lambda _: self._lose("the broker cancelled it"))
+
+    @classmethod
+    async def open(cls, connection: AbstractConnection) -> "RabbitAnnouncements":
+        """Begin to listen. Raises what the client library raises where the broker refuses."""
+        channel = await connection.channel(publisher_confirms=False)
+        listener = cls(channel)
+        try:
+            name = f"{CONTROL}.{uuid4().hex}"
+            await channel.queue_declare(
+                name, exclusive=True, auto_delete=True, arguments={"x-max-length": MOST_WAITING}
+            )
+            await channel.queue_bind(name, CONTROL)
+            await channel.basic_consume(name, listener._on_message, no_ack=True)
+        except BaseException:
+            await listener.close()
+            raise
+        return listener
+
+    async def receive(self) -> bytes:
+        """Wait for the next one. Raises SubscriptionLost."""
+        while True:
+            if self._arrived:
+                return self._arrived.popleft()
+            if self._lost is not None:
+                raise SubscriptionLost(f"Announcements are not heard any more: {self._lost}")
+            self._wake.clear()
+            await self._wake.wait()
+
+    async def close(self) -> None:
+        """Stop listening; the broker deletes the queue."""
+        with suppress(*TROUBLE):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self._channel.close()
+        self._lose("it was closed by this process")
+
+    async def _on_message(self, message: DeliveredMessage) -> None:
+        self._arrived.append(message.body)
+        self._wake.set()
+
+    def _on_closed(self, closing: "asyncio.Future[object]") -> None:
+        self._lose(describe(None if closing.cancelled() else closing.exception()))
+
+    def _lose(self, reason: str) -> None:
+        if self._lost is None:
+            self._lost = reason
+        self._wake.set()
