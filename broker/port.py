@@ -80,7 +80,8 @@ class Broker(Protocol):
         """Publish under the envelope's routing key; durable when it returns.
 
         Raises BrokerUnavailable when that could not be confirmed in time; the message may still have
-        arrived, so publishing it again may make it come twice.
+        arrived, so publishing it again may make it come twice. What was sent when an alarm of the broker
+        began waits for its end: a caller that cannot has a timeout of its own.
         """
         ...
 

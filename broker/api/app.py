@@ -9,12 +9,25 @@ from broker.api.bodies import LARGEST_BODY
 from broker.api.channels import ChannelsView, ChannelView
 from broker.api.doors import Doors
 from broker.api.health import Healthz, Readyz
-from broker.api.history import DeadLettersView, DeliveriesView, DeliveryView, ResponsesView, TurnsView
+from broker.api.history import (
+    DeadLettersView,
+    DeadLetterView,
+    DeliveriesView,
+    DeliveryView,
+    ResponsesView,
+    TurnsView,
+)
 from broker.api.limits import RateLimit
 from broker.api.messages import LegacyMessages, Messages, show_rate
 from broker.api.openapi import DESCRIPTION, describe, openapi
 from broker.api.parts import DOORS, PARTS, RATE_LIMIT, Parts, Ping
 from broker.api.problems import problems
+from broker.api.redrive import (
+    DeadLetterRedriveView,
+    DeadLettersRedriveView,
+    DeliveryRedriveView,
+    WebhookRedriveView,
+)
 from broker.api.webhooks import ChannelWebhooksView, WebhookSecretView, WebhookTestView, WebhookView
 
 __all__ = ["Parts", "Ping", "make_app"]
@@ -22,6 +35,8 @@ __all__ = ["Parts", "Ping", "make_app"]
 CHANNEL = "/v1/channels/{channel_id}"
 CONVERSATION = CHANNEL + "/conversations/{user_id:[^/]+}"
 WEBHOOK = "/v1/webhooks/{webhook_id}"
+DELIVERY = "/v1/deliveries/{delivery_id}"
+DEAD_LETTER = "/v1/dead-letters/{letter_id}"
 
 ROUTES = [
     # The doors: a channel's access token, or the verify token in the body.
@@ -34,9 +49,14 @@ ROUTES = [
     web.view(WEBHOOK, WebhookView),
     web.view(WEBHOOK + "/test", WebhookTestView),
     web.view(WEBHOOK + "/rotate-secret", WebhookSecretView),
+    web.view(WEBHOOK + "/redrive", WebhookRedriveView),
     web.view(CHANNEL + "/deliveries", DeliveriesView),
-    web.view("/v1/deliveries/{delivery_id}", DeliveryView),
+    web.view(DELIVERY, DeliveryView),
+    web.view(DELIVERY + "/redrive", DeliveryRedriveView),
     web.view("/v1/dead-letters", DeadLettersView),
+    web.view("/v1/dead-letters/redrive", DeadLettersRedriveView),
+    web.view(DEAD_LETTER, DeadLetterView),
+    web.view(DEAD_LETTER + "/redrive", DeadLetterRedriveView),
     web.view(CONVERSATION + "/turns", TurnsView),
     # The channel's access token, or the admin token.
     web.view(CONVERSATION + "/responses", ResponsesView),

@@ -36,6 +36,10 @@ def _no_nul(value: str) -> str:
 #: As the message had it, percent-encoded in the path, slashes too.
 UserId = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_no_nul)]
 DeliveryId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,36}$")]
+LetterId = DeliveryId
+Stage = Annotated[
+    str, Field(pattern=r"^[a-z_]{1,32}$", description="Who gave it up: intake, bot, delivery or broker.")
+]
 After = Annotated[int, Field(ge=0, lt=2**63, description="The messageCounter after which to go on.")]
 
 
@@ -127,12 +131,32 @@ class DeliveryView(AdminEndpoint):
 class DeadLettersView(AdminEndpoint):
     """The dead letters."""
 
-    async def get(self, limit: Limit = DEFAULT_LIMIT, cursor: Cursor | None = None) -> r200[DeadLetterList]:
-        """List what could not be processed, newest first, with the reasons.
+    async def get(
+        self,
+        stage: Stage | None = None,
+        channel_id: Annotated[ChannelId | None, Field(alias="channelId")] = None,
+        limit: Limit = DEFAULT_LIMIT,
+        cursor: Cursor | None = None,
+    ) -> r200[DeadLetterList]:
+        """List what could not be processed, newest first, with the reasons; perhaps of one stage or channel.
 
         Tags: dead letters
         Security: admin
         """
-        return await answer_page(
-            DeadLetterList, cursor, self.parts.dead_letters.page(cursor, limit), DeadLetter.of
-        )
+        reading = self.parts.dead_letters.page(cursor, limit, stage=stage, channel_id=channel_id)
+        return await answer_page(DeadLetterList, cursor, reading, DeadLetter.of)
+
+
+class DeadLetterView(AdminEndpoint):
+    """One dead letter."""
+
+    async def get(self, letter_id: LetterId, /) -> r200[DeadLetter]:
+        """Show a dead letter.
+
+        Tags: dead letters
+        Security: admin
+        """
+        letter = await self.parts.dead_letters.get(letter_id)
+        if letter is None:
+            raise not_found("dead letter")
+        return answer(DeadLetter.of(letter))

@@ -34,8 +34,11 @@ class Delivery(Shape):
     status: DeliveryStatus
     reason: str | None
     attempt_count: int
+    #: Of these, the ones before its last redrive, which its schedule counts no more.
+    attempts_before: int
     created_at: datetime
     finished_at: datetime | None
+    redriven_at: datetime | None
 
     @classmethod
     def of(cls, delivery: records.Delivery) -> "Delivery":
@@ -141,6 +144,8 @@ class DeadLetter(Shape):
     body: str
     body_encoding: Literal["utf-8", "base64"]
     created_at: datetime
+    #: When it was last published again; null where it never was.
+    redriven_at: datetime | None
 
     @classmethod
     def of(cls, letter: records.DeadLetter) -> "DeadLetter":
@@ -161,7 +166,23 @@ class DeadLetter(Shape):
             body=body,
             body_encoding=encoding,
             created_at=letter.created_at,
+            redriven_at=letter.redriven_at,
         )
+
+
+class RedrivenDeliveries(Shape):
+    """How many deliveries wait again; where `nextCursor` is not null there are more, and it gets them."""
+
+    redriven: int
+    next_cursor: str | None
+
+
+class RedrivenDeadLetters(Shape):
+    """How many were published again, and how many cannot go back; where `nextCursor` is not null there are more."""
+
+    redriven: int
+    refused: int
+    next_cursor: str | None
 
 
 class DeliveryList(Listing):

@@ -14,6 +14,7 @@ from broker.registry.dead_letters import DeadLetters
 from broker.registry.deliveries import Deliveries
 from broker.registry.history import History
 from broker.registry.records import Attempt, Channel, Webhook
+from broker.registry.redrive import Redrive
 from broker.registry.webhooks import Webhooks
 from broker.settings import Network, Settings
 
@@ -39,6 +40,7 @@ class Parts:
     history: History
     deliveries: Deliveries
     dead_letters: DeadLetters
+    redrive: Redrive
     #: Tests a webhook; None where this process cannot.
     ping: Ping | None
     #: The types that a channel's bot may have.

@@ -22,6 +22,7 @@ from broker.registry.dead_letters import DeadLetters
 from broker.registry.deliveries import Deliveries
 from broker.registry.history import History
 from broker.registry.migration import migrate
+from broker.registry.redrive import Redrive
 from broker.registry.webhooks import Webhooks
 from broker.settings import Settings
 from broker.topology import Topology, inbound_queue
@@ -108,6 +109,7 @@ async def parts(tmp_path: Path, registry_url: str) -> AsyncIterator[Parts]:
         history=History(database),
         deliveries=Deliveries(database),
         dead_letters=DeadLetters(database),
+        redrive=Redrive(database, PARTITIONS),
         ping=None,
         bot_types=frozenset({"echo", "demo"}),
     )

@@ -1,5 +1,6 @@
 """The receiver that `listen` and the demo use: what it accepts, refuses, and tells about order."""
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
@@ -64,6 +65,34 @@ async def test_a_wrong_signature_and_a_wrong_token_are_refused_and_shown(listeni
     # What was refused does not count: the true first message is the first.
     await listening.post(body(1))
     assert listening.got[-1].checks.order == "next"
+
+
+@pytest.mark.parametrize("name", [b"webhook-signature", b"webhook-id", b"webhook-timestamp"])
+@pytest.mark.parametrize("odd", [b"\xff\xfe", b"v1,\xc3\xa9", b"\x80"])
+async def test_headers_that_are_not_ascii_are_a_refusal_and_no_failure(
+    listening: Listening, name: bytes, odd: bytes
+) -> None:
+    data = json.dumps(body(1)).encode()
+    at = int(time.time())
+    headers = {
+        b"host": b"here",
+        b"connection": b"close",
+        b"content-length": b"%d" % len(data),
+        b"webhook-id": b"id",
+        b"webhook-timestamp": b"%d" % at,
+        b"webhook-signature": sign([SECRET], "id", at, data).encode(),
+        name: odd,
+    }
+    # By hand: no client library sends such headers.
+    port = int(listening.url.rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    lines = [b"POST / HTTP/1.1", *(key + b": " + value for key, value in headers.items()), b"", data]
+    writer.write(b"\r\n".join(lines))
+    answer = await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+    await writer.wait_closed()
+    assert answer.startswith(b"HTTP/1.1 401 "), answer
+    assert [received.checks.good for received in listening.got] == [False]
 
 
 @pytest.mark.parametrize("raw", [b"", b"not JSON", b"[]", b'"text"', b"\xff"])

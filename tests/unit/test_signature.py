@@ -56,6 +56,19 @@ def test_rubbish_headers_are_refused_and_never_an_exception(rubbish: dict[str, s
     assert verify(["whsec_" + "A" * 32], rubbish, b"body", now=0) is not None
 
 
-def test_a_secret_that_is_none_is_told() -> None:
+@pytest.mark.parametrize("secret", ["whsec_!!!", "whsec_", "", "whsec_ключ"])
+def test_a_secret_that_is_none_is_told(secret: str) -> None:
+    # Everybody could sign with an empty key.
     with pytest.raises(ValueError, match="whsec_"):
-        sign(["whsec_!!!"], "id", 0, b"")
+        sign([secret], "id", 0, b"")
+    forged = headers(["whsec_" + "A" * 32], "id", 1000, b"")
+    with pytest.raises(ValueError, match="whsec_"):
+        verify([secret], forged, b"", now=1000)
+
+
+@pytest.mark.parametrize("name", ["webhook-id", "webhook-signature", "webhook-timestamp"])
+@pytest.mark.parametrize("odd", ["\udcff", "v1,\udcff=", "ключ", "\x80", "١٢٣"])
+def test_headers_that_are_not_ascii_are_refused(name: str, odd: str) -> None:
+    secret = "whsec_" + "A" * 32
+    good = headers([secret], "id", 1000, b"")
+    assert verify([secret], {**good, name: odd}, b"", now=1000) is not None
