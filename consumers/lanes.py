@@ -106,6 +106,11 @@ class Lanes(Generic[Key, Item]):
         except Exception as error:
             self._failed(lane.key, error)
             return
+        except asyncio.CancelledError:
+            # Not by us: a lane must not end without a word, or what is in it waits for ever.
+            if not self._stopping:
+                self._failed(lane.key, RuntimeError("a lane was cancelled from elsewhere"))
+            raise
         # Only now: a lane that ended otherwise stays, without work. A later item of it must not be taken up before
         # those that are handed back.
         del self._lanes[lane.key]

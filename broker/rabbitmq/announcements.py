@@ -9,7 +9,7 @@ from aiormq import spec
 from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 
 from broker.errors import BrokerUnavailable, SubscriptionLost
-from broker.rabbitmq.link import CLOSE_TIMEOUT_S, TROUBLE, Link, describe
+from broker.rabbitmq.link import CLOSE_TIMEOUT_S, TROUBLE, Link, closings_told, describe
 from broker.topology import CONTROL
 
 #: Seconds that sending one may take.
@@ -32,14 +32,15 @@ class Announcer:
         """Send one; raises BrokerUnavailable, under an alarm too."""
         try:
             async with asyncio.timeout(ANNOUNCE_TIMEOUT_S), self._turn:
-                connection = await self._link.ready()
-                await connection.ready()
-                channel = self._channel
-                if channel is None or channel.is_closed:
-                    channel = self._channel = await connection.channel(publisher_confirms=False)
-                await channel.basic_publish(
-                    body, exchange=CONTROL, properties=spec.Basic.Properties(expiration=str(LASTS_MS))
-                )
+                with closings_told():
+                    connection = await self._link.ready()
+                    await connection.ready()
+                    channel = self._channel
+                    if channel is None or channel.is_closed:
+                        channel = self._channel = await connection.channel(publisher_confirms=False)
+                    await channel.basic_publish(
+                        body, exchange=CONTROL, properties=spec.Basic.Properties(expiration=str(LASTS_MS))
+                    )
         except TROUBLE as error:
             raise BrokerUnavailable(f"It could not be announced: {describe(error)}") from None
 
@@ -86,7 +87,8 @@ class RabbitAnnouncements:
         """Stop listening; the broker deletes the queue."""
         with suppress(*TROUBLE):
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await self._channel.close()
+                with closings_told():
+                    await self._channel.close()
         self._lose("it was closed by this process")
 
     async def _on_message(self, message: DeliveredMessage) -> None:

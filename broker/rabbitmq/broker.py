@@ -13,7 +13,7 @@ from broker.errors import TopologyMismatch
 from broker.port import Announcements, Envelope, Subscription
 from broker.rabbitmq.announcements import Announcer, RabbitAnnouncements
 from broker.rabbitmq.declare import make_sure
-from broker.rabbitmq.link import TROUBLE, Link, backoff, describe
+from broker.rabbitmq.link import TROUBLE, Link, backoff, closings_told, describe
 from broker.rabbitmq.publisher import Publisher
 from broker.rabbitmq.subscription import RabbitSubscription
 from broker.topology import Topology
@@ -98,7 +98,8 @@ class RabbitBroker:
             connection = await self._consuming.ready()
             try:
                 async with asyncio.timeout(SUBSCRIBE_TIMEOUT_S):
-                    return await open_on(connection)
+                    with closings_told():
+                        return await open_on(connection)
             except ChannelNotFoundEntity:
                 await self._redeclare(connection)
             except TROUBLE as error:
@@ -110,7 +111,8 @@ class RabbitBroker:
     async def _redeclare(self, connection: AbstractConnection) -> None:
         # Somebody deleted the queue while the connection stood; TopologyMismatch goes to the subscriber.
         try:
-            await self._make_sure(connection)
+            with closings_told():
+                await self._make_sure(connection)
         except TopologyMismatch:
             raise
         except TROUBLE as error:

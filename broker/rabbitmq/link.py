@@ -8,8 +8,8 @@ consumer, and it costs no object and no task that we do not need.
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from enum import Enum
 
 import aio_pika
@@ -38,6 +38,21 @@ CLOSE_TIMEOUT_S = 3.0
 #: What the client library raises when the other side is away, refuses, or answers nonsense. RuntimeError is
 #: how it tells of a connection that closed under a call.
 TROUBLE = (AMQPError, OSError, TimeoutError, RuntimeError)
+
+
+@contextmanager
+def closings_told() -> Iterator[None]:
+    """Turn the CancelledError by which the library tells of a connection that closed under a call into an OSError.
+
+    Nobody cancelled this task then, and whoever took it for that would end without a word.
+    """
+    try:
+        yield
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise ConnectionError("the connection was closed") from None
 
 
 class State(Enum):
@@ -120,7 +135,8 @@ class Link:
         self._turn(State.CONNECTING)
         while True:
             try:
-                connection = await self._connect()
+                with closings_told():
+                    connection = await self._connect()
             except TopologyMismatch as mismatch:
                 if self._mismatch is None:
                     log.error("broker.mismatch", link=self._name, reason=str(mismatch))

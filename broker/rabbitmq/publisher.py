@@ -10,7 +10,7 @@ from aiormq.exceptions import ChannelInvalidStateError, DeliveryError, PublishEr
 
 from broker.errors import BrokerUnavailable, TopologyMismatch
 from broker.port import Envelope
-from broker.rabbitmq.link import CLOSE_TIMEOUT_S, TROUBLE, Link, State, blocked, describe
+from broker.rabbitmq.link import CLOSE_TIMEOUT_S, TROUBLE, Link, State, blocked, closings_told, describe
 
 #: Publishes on their way at a time: bounds memory, and how many a cut leaves in doubt.
 IN_FLIGHT = 256
@@ -91,13 +91,14 @@ class Publisher:
         task: asyncio.Task[str | None] | None = None
         try:
             async with asyncio.timeout(self._timeout_s):
-                wire, task = await self._begin(exchange, envelope)
-                reason = await asyncio.shield(task)
+                with closings_told():
+                    wire, task = await self._begin(exchange, envelope)
+                    reason = await asyncio.shield(task)
         except TimeoutError:
             if wire is None or task is None:
                 reason = await self._hindrance()
             elif await self._outlasts_alarm(wire, task):
-                reason = task.result()
+                reason = "the connection was closed" if task.cancelled() else task.result()
             else:
                 # The confirms on this AMQP channel can no longer be trusted to come, nor to be in step.
                 self._retire(wire, "a confirm did not come in time")
@@ -117,11 +118,12 @@ class Publisher:
             raise BrokerUnavailable(self._link.trouble())
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
-                connection = await self._link.ready()
-                await connection.ready()
-                # A round trip: an open connection may be one to a machine that is gone.
-                channel = await connection.channel(publisher_confirms=False)
-                await channel.close()
+                with closings_told():
+                    connection = await self._link.ready()
+                    await connection.ready()
+                    # A round trip: an open connection may be one to a machine that is gone.
+                    channel = await connection.channel(publisher_confirms=False)
+                    await channel.close()
         except TimeoutError:
             raise BrokerUnavailable(await self._hindrance()) from None
         except TROUBLE as error:

@@ -143,3 +143,43 @@ async def test_a_failure_is_told_and_nothing_more_of_its_lane_is_taken_up() -> N
     lanes.put("a", 2)
     await lanes.stop(1)
     assert seen == [1]
+
+
+async def test_a_lane_that_is_cancelled_from_elsewhere_says_so() -> None:
+    failures: list[BaseException] = []
+
+    async def work(lane: Lane[str, int]) -> None:
+        raise asyncio.CancelledError
+
+    lanes: Lanes[str, int] = Lanes(work, lambda key, error: failures.append(error))
+    lanes.put("a", 1)
+    await lanes.stop(1)
+    assert failures == []
+    told = asyncio.Event()
+    lanes = Lanes(work, lambda key, error: told.set())
+    lanes.put("a", 1)
+    await asyncio.wait_for(told.wait(), 5)
+    await lanes.stop(0)
+
+
+async def test_a_lane_that_only_waits_holds_up_no_stop_and_one_at_work_has_its_grace() -> None:
+    done: list[str] = []
+    begun = asyncio.Event()
+
+    async def work(lane: Lane[str, int]) -> None:
+        if lane.key == "waits":
+            with lane.waiting():
+                await asyncio.sleep(3600)
+        begun.set()
+        await asyncio.sleep(0.05)
+        done.append(lane.key)
+        lane.items.popleft()
+        with lane.waiting():
+            done.append("went on")
+
+    lanes: Lanes[str, int] = Lanes(work, lambda key, error: None)
+    lanes.put("waits", 1)
+    lanes.put("works", 1)
+    await begun.wait()
+    await asyncio.wait_for(lanes.stop(3600), 5)
+    assert done == ["works"]
