@@ -1,10 +1,10 @@
 """Webhooks. Every change raises the revision of the channel, so that whoever delivers reads them anew."""
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, delete, select, update
+from sqlalchemy import ColumnElement, Row, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.ids import new_id, new_webhook_secret
@@ -13,7 +13,7 @@ from broker.registry.channels import channel_of
 from broker.registry.database import Database
 from broker.registry.pages import cursor_of, newest_first, page_of
 from broker.registry.records import ChannelWebhooks, Page, Webhook
-from broker.registry.tables import channels, webhooks
+from broker.registry.tables import backlog_lanes, channels, webhooks
 
 ALL_RESPONSES = ("response.#",)
 _NO_HEADERS: Mapping[str, str] = {}
@@ -70,10 +70,14 @@ class Webhooks:
         return page_of(rows, limit, webhook_of, lambda row: cursor_of(row.created_at, row.id))
 
     async def update(self, webhook_id: str, changes: Mapping[str, Any]) -> Webhook | None:
-        """Change the named columns; None where there is no such webhook. Enabling clears the reason."""
+        """Change the named columns; None where there is no such webhook.
+
+        Enabling clears the reason, and what is known of failures. After that, and after a change of the URL,
+        whatever waits in the backlog is due at once.
+        """
         values = dict(changes)
         if values.get("enabled") is True:
-            values["disabled_reason"] = None
+            values.update(disabled_reason=None, failing_since=None)
         async with self._db.write() as connection:
             found = select(webhooks.c.channel_id).where(webhooks.c.id == webhook_id)
             channel_id = (await connection.execute(found)).scalar()
@@ -82,7 +86,29 @@ class Webhooks:
                 return None
             changed = update(webhooks).where(webhooks.c.id == webhook_id).returning(webhooks)
             row = (await connection.execute(changed.values(**(values or {"id": webhook_id})))).first()
+            if values.get("enabled") is True or "url" in values:
+                await connection.execute(
+                    update(backlog_lanes)
+                    .where(backlog_lanes.c.webhook_id == webhook_id, backlog_lanes.c.next_attempt_at > now())
+                    .values(next_attempt_at=now())
+                )
         return webhook_of(row) if row is not None else None
+
+    async def note_failing(self, webhook_id: str, since: datetime) -> None:
+        """Write since when a webhook has done nothing but fail, where that is not written yet.
+
+        Nobody's copy of the webhook is any worse without it, so the channel's revision stays.
+        """
+        await self._note(webhook_id, webhooks.c.failing_since.is_(None), since)
+
+    async def note_delivered(self, webhook_id: str) -> None:
+        """Write that a webhook does not only fail; the channel's revision stays."""
+        await self._note(webhook_id, webhooks.c.failing_since.is_not(None), None)
+
+    async def _note(self, webhook_id: str, where: ColumnElement[bool], since: datetime | None) -> None:
+        noted = update(webhooks).where(webhooks.c.id == webhook_id, where).values(failing_since=since)
+        async with self._db.write() as connection:
+            await connection.execute(noted)
 
     async def delete(self, webhook_id: str) -> bool:
         """Delete a webhook; what waits for it in the backlog is given up when its turn comes."""
