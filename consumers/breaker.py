@@ -19,9 +19,10 @@ class Tuning:
     #: How many of the last outcomes count, and for how long each does, in seconds.
     window: int = 20
     memory_s: float = 120.0
-    #: It opens where at least so many are known, and at least this fraction of them are failures.
+    #: It opens where at least so many are known, and at least this fraction of them are failures: an endpoint
+    #: that takes every other delivery is worth trying on.
     least: int = 10
-    rate: float = 0.5
+    rate: float = 0.75
     #: How long it stays open at first, in seconds; doubled with every probe that fails, up to the longest.
     open_s: float = 5.0
     longest_open_s: float = 60.0
@@ -95,7 +96,7 @@ class Breaker:
             self._outcomes = None
             return None
         known = len(self._outcomes)
-        if known >= self._tuning.least and self._failures >= self._tuning.rate * known:
+        if not well and known >= self._tuning.least and self._failures >= self._tuning.rate * known:
             self._open(at)
             return "opened"
         return None

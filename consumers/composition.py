@@ -23,6 +23,7 @@ from broker.registry.dead_letters import DeadLetters
 from broker.registry.deliveries import Deliveries
 from broker.registry.expiry import Expiry
 from broker.registry.history import History
+from broker.registry.idempotency import IdempotencyKeys
 from broker.registry.records import Attempt, Channel, Webhook
 from broker.registry.redrive import Redrive
 from broker.registry.suspects import Suspects
@@ -109,6 +110,7 @@ async def serving_api(base: Base, admin_token: str, allowed: tuple[Network, ...]
                 history=History(base.database),
                 deliveries=Deliveries(base.database),
                 dead_letters=DeadLetters(base.database),
+                idempotency_keys=IdempotencyKeys(base.database),
                 redrive=Redrive(base.database, settings.partitions),
                 ping=partial(send_ping, poster),
                 bot_types=BOT_TYPES,
@@ -202,6 +204,7 @@ async def work_deliver(base: Base, allowed: tuple[Network, ...]) -> None:
             parking=Parking(backlog),
             store=deliveries,
             log=delivery_log,
+            gates=gates,
             most_held=settings.prefetch // 4,
         )
 

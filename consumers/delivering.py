@@ -132,6 +132,7 @@ class Deliverer:
                 return held_up
             with waiting():
                 passage = await self._gates.enter(gate, first=job.first)
+        well: bool | None = None
         try:
             # Asked again: while it waited for its place, others may have found out that the endpoint fails.
             held_up = self._held_up(gate, crowds)
@@ -147,8 +148,9 @@ class Deliverer:
             except BaseException:
                 gate.breaker.abandon(admission)
                 raise
+            well = outcome.answer.alive
         finally:
-            passage.leave()
+            passage.leave(well)
         self._learn(gate, webhook, admission, outcome.answer, policy)
         decision = decide(
             policy,

@@ -24,6 +24,7 @@ from consumers.dead_letters import bury
 from consumers.delivering import Deliverer, Later, Settled
 from consumers.delivery_log import DeliveryLog
 from consumers.directory import Directory
+from consumers.gates import Gates
 from consumers.lanes import Lane, Lanes
 from consumers.outage import outlast
 from consumers.parking import LaneKey, Parked, Parking
@@ -51,7 +52,8 @@ class Delivering:
     parking: Parking
     store: SettledStore
     log: DeliveryLog
-    #: Messages of one webhook in the hands of one partition, above which a slow or failing one's wait in the
+    gates: Gates
+    #: Messages of slow and failing webhooks together in the hands of one partition, above which they wait in the
     #: backlog.
     most_held: int
 
@@ -164,8 +166,13 @@ class DeliverySession:
             lane.items.popleft().receipt.settled()
 
     def _crowds(self, webhook_id: str) -> bool:
-        # What one webhook holds of the prefetch, the messages of the others wait for.
-        return self._held[webhook_id] > self._shared.most_held
+        """Tell whether what is held for a webhook, or for all that are in trouble, keeps others from the prefetch."""
+        most, held = self._shared.most_held, self._held
+        if held[webhook_id] > most:
+            return True
+        if sum(held.values()) <= most:
+            return False
+        return sum(count for webhook, count in held.items() if self._shared.gates.troubled(webhook)) > most
 
     async def _bury(self, envelope: Envelope, reason: str, detail: str) -> None:
         log.warning("message.dead", stage="delivery", message=envelope.id, reason=reason)

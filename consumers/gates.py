@@ -4,7 +4,6 @@ One object for a process. A gate knows how many attempts are in flight and since
 fails, its pace, and its circuit breaker.
 """
 
-import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from itertools import islice
 
 from broker.registry.records import Webhook
 from consumers.breaker import Breaker, Tuning
+from consumers.concurrency import Concurrency
 from consumers.in_flight import Place, Places
 from consumers.pace import Pace
 
@@ -33,7 +33,7 @@ class Gate:
 
     def __init__(self, most: int, tuning: Tuning) -> None:
         #: The webhook's own places.
-        self.own = asyncio.Semaphore(most)
+        self.own = Concurrency(most)
         #: The attempts in flight, oldest first, each with the moment when it began.
         self.started: dict[Passage, float] = {}
         self.average_s = 0.0
@@ -104,6 +104,11 @@ class Gates:
             self._gates.move_to_end(webhook_id)
         return gate
 
+    def troubled(self, webhook_id: str) -> bool:
+        """Tell whether a webhook fails, is slow, hangs, or is left alone."""
+        gate = self._gates.get(webhook_id)
+        return gate is not None and (not gate.breaker.closed or gate.troubled(self.clock()))
+
     def room(self, webhook_id: str) -> int:
         """Return how many more lanes of a webhook it makes sense to drain at this moment."""
         gate = self.known(webhook_id)
@@ -126,12 +131,12 @@ class Gates:
         passage: Passage | None = None
         try:
             # The webhook's own place first: while it waits for that, it takes up none of the others'.
-            if await _acquired(gate.own):
+            if await gate.own.take(ASK_AGAIN_S):
                 try:
                     passage = Passage(gate, await self._places.take(first=first), self.clock)
                 finally:
                     if passage is None:
-                        gate.own.release()
+                        gate.own.give_back(None)
         finally:
             if passage is None:
                 gate.users -= 1
@@ -154,21 +159,12 @@ class Passage:
         self._clock = clock
         gate.started[self] = clock()
 
-    def leave(self) -> None:
-        """Leave; call this once."""
+    def leave(self, well: bool | None) -> None:
+        """Leave; call this once. `well` says whether the endpoint did its work, None where no attempt was made."""
         gate = self._gate
         lasted = self._clock() - gate.started.pop(self)
-        gate.average_s += LAST_WEIGHS * (lasted - gate.average_s)
+        if well is not None:
+            gate.average_s += LAST_WEIGHS * (lasted - gate.average_s)
         gate.users -= 1
-        gate.own.release()
+        gate.own.give_back(None if well is None else well and lasted < SLOW_S)
         self._place.leave()
-
-
-async def _acquired(own: asyncio.Semaphore) -> bool:
-    if not own.locked():
-        return await own.acquire()
-    try:
-        async with asyncio.timeout(ASK_AGAIN_S):
-            return await own.acquire()
-    except TimeoutError:
-        return False

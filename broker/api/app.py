@@ -1,7 +1,10 @@
 """The HTTP API: which paths there are, who may use them, and what every request goes through."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
+import structlog
 from aiohttp import web
 
 from broker import __version__
@@ -21,6 +24,7 @@ from broker.api.limits import RateLimit
 from broker.api.messages import LegacyMessages, Messages, show_rate
 from broker.api.openapi import DESCRIPTION, describe, openapi
 from broker.api.parts import DOORS, PARTS, RATE_LIMIT, Parts, Ping
+from broker.api.patience import LEFT_BEHIND
 from broker.api.problems import problems
 from broker.api.redrive import (
     DeadLetterRedriveView,
@@ -29,6 +33,10 @@ from broker.api.redrive import (
     WebhookRedriveView,
 )
 from broker.api.webhooks import ChannelWebhooksView, WebhookSecretView, WebhookTestView, WebhookView
+from broker.errors import RegistryUnavailable
+from broker.registry.idempotency import IdempotencyKeys
+
+log = structlog.get_logger()
 
 __all__ = ["Parts", "Ping", "make_app"]
 
@@ -66,6 +74,8 @@ ROUTES = [
     web.get("/openapi.json", openapi),
 ]
 
+#: How often old idempotency keys are cleared away, in seconds.
+CLEAR_EVERY_S = 600.0
 #: From the outside in.
 MIDDLEWARES = [problems]
 
@@ -75,12 +85,14 @@ def make_app(parts: Parts) -> web.Application:
     app = web.Application(middlewares=MIDDLEWARES, client_max_size=LARGEST_BODY)
     app[PARTS] = parts
     app[DOORS] = Doors(parts.channels)
+    app[LEFT_BEHIND] = set()
     app[RATE_LIMIT] = RateLimit(parts.settings.rate_limit)
     app.add_routes(ROUTES)
     app[DESCRIPTION] = describe(app)
     app.on_response_prepare.append(show_rate)
     app.on_response_prepare.append(sign_off)
     app.cleanup_ctx.append(_close_doors)
+    app.cleanup_ctx.append(_clear_keys)
     return app
 
 
@@ -94,3 +106,25 @@ async def sign_off(request: web.Request, response: web.StreamResponse) -> None:
 async def _close_doors(app: web.Application) -> AsyncIterator[None]:
     yield
     await app[DOORS].close()
+    left: set[asyncio.Task[Any]] = app[LEFT_BEHIND]
+    while left:
+        await asyncio.wait(left)
+
+
+async def _clear_keys(app: web.Application) -> AsyncIterator[None]:
+    clearing = asyncio.create_task(_clear_every_while(app[PARTS].idempotency_keys))
+    yield
+    clearing.cancel()
+    await asyncio.gather(clearing, return_exceptions=True)
+
+
+async def _clear_every_while(keys: IdempotencyKeys) -> None:
+    while True:
+        await asyncio.sleep(CLEAR_EVERY_S)
+        try:
+            await keys.clear()
+        except RegistryUnavailable:
+            # There is no hurry: an old key names nothing, cleared away or not.
+            continue
+        except Exception:
+            log.exception("api.keys_not_cleared")

@@ -7,6 +7,7 @@ from aiohttp_pydantic.injectors import BodyGetter
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
+from broker.api.patience import PATIENCE
 from broker.api.problems import Problem, faults_of
 
 M = TypeVar("M", bound=BaseModel)
@@ -24,7 +25,7 @@ class StrictBody(BodyGetter):
     async def inject(self, request: web.Request, args_view: list[Any], kwargs_view: dict[str, Any]) -> None:
         """Read the body into the handler's argument; raises Problem 400, 413, 415 or 422."""
         _require_json(request)
-        kwargs_view[self.arg_name] = read_json(self.model, await _read(request))
+        kwargs_view[self.arg_name] = read_json(self.model, await _read_in_its_own_time(request))
 
 
 def read_json(model: type[M], body: bytes) -> M:
@@ -56,6 +57,18 @@ def _require_json(request: web.Request) -> None:
         raise Problem(
             415, "Send JSON, with `Content-Type: application/json`.", headers={"Accept": "application/json"}
         )
+
+
+async def _read_in_its_own_time(request: web.Request) -> bytes:
+    # A sender on a slow line is no reason to say that we are out of order.
+    patience = request.get(PATIENCE)
+    if patience is None:
+        return await _read(request)
+    left = patience.pause()
+    try:
+        return await _read(request)
+    finally:
+        patience.take(left)
 
 
 async def _read(request: web.Request) -> bytes:

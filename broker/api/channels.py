@@ -6,12 +6,15 @@ from aiohttp import web
 from aiohttp_pydantic.oas.typing import r200, r201, r204
 
 from broker.api.endpoint import AdminEndpoint, answer
-from broker.api.forms import Bot, ChannelCreation, ChannelPatch
+from broker.api.forms import Bot, ChannelCreation, ChannelPatch, renamed
 from broker.api.pages import DEFAULT_LIMIT, Cursor, Limit, answer_page
 from broker.api.parts import DOORS
 from broker.api.problems import Problem, fault, not_found
 from broker.api.schemas import Channel, ChannelList, CreatedChannel
 from broker.models.inbound import ChannelId
+
+#: A deletion clears away all conversations of the channel, in seconds.
+LONGEST_DELETION_S = 300.0
 
 
 class ChannelsView(AdminEndpoint):
@@ -36,7 +39,13 @@ class ChannelsView(AdminEndpoint):
             201: The channel, with its access token.
         """
         bot = checked_bot(body.bot, self.parts.bot_types)
-        channel, token = await self.parts.channels.create(body.name, bot, body.verify_token)
+        channel, token = await self.parts.channels.create(
+            body.name,
+            bot,
+            body.verify_token,
+            retry_schedule=body.retry_schedule,
+            time_to_live_s=body.time_to_live_seconds,
+        )
         self.request.app[DOORS].forget(channel.id)
         created = CreatedChannel(access_token=token, **Channel.of(channel).model_dump())
         return answer(created, status=201, headers={"Location": f"/v1/channels/{channel.id}"})
@@ -57,15 +66,15 @@ class ChannelView(AdminEndpoint):
         return answer(Channel.of(channel))
 
     async def patch(self, channel_id: ChannelId, /, body: ChannelPatch) -> r200[Channel]:
-        """Change a channel; what is absent stays.
+        """Change a channel; what is absent stays, null brings back the default where there is one.
 
         Tags: channels
         Security: admin
         """
-        bot = None if body.bot is None else checked_bot(body.bot, self.parts.bot_types)
-        channel = await self.parts.channels.update(
-            channel_id, name=body.name, bot=bot, verify_token=body.verify_token
-        )
+        changes = renamed(body.model_dump(exclude_unset=True))
+        if body.bot is not None:
+            changes["bot"] = checked_bot(body.bot, self.parts.bot_types)
+        channel = await self.parts.channels.update(channel_id, changes)
         self.request.app[DOORS].forget(channel_id)
         if channel is None:
             raise not_found("channel")
@@ -79,6 +88,7 @@ class ChannelView(AdminEndpoint):
         Status Codes:
             204: It is deleted.
         """
+        await self.begin_long_work(LONGEST_DELETION_S)
         deleted = await self.parts.channels.delete(channel_id)
         self.request.app[DOORS].forget(channel_id)
         if not deleted:

@@ -9,10 +9,13 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Protocol
 
+from broker.errors import RegistryUnavailable
 from broker.registry.channels import Door
 
 #: How long an entry is believed, also one that says that there is no such channel, in seconds.
 BELIEVED_S = 1.0
+#: How long a read may take, in seconds.
+READ_S = 1.5
 #: Entries kept; the one that was read longest ago goes first.
 MOST = 10_000
 
@@ -64,13 +67,17 @@ class Doors:
         task = asyncio.current_task()
         began = self._clock()
         try:
-            door = await self._source.door(channel_id)
+            async with asyncio.timeout(READ_S):
+                door = await self._source.door(channel_id)
             if self._reads.get(channel_id) is task:
                 self._entries[channel_id] = (began, door)
                 self._entries.move_to_end(channel_id)
                 while len(self._entries) > self._most:
                     self._entries.popitem(last=False)
             return door
+        except TimeoutError:
+            # Not left to the database's own patience: all who ask for this channel wait for this one read.
+            raise RegistryUnavailable("The database does not answer in time.") from None
         finally:
             if self._reads.get(channel_id) is task:
                 del self._reads[channel_id]

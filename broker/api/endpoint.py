@@ -1,4 +1,8 @@
-"""Endpoint: what all views have in common. A request is admitted first, then read, then answered."""
+"""Endpoint: what all views have in common. A request is admitted first, then read, then answered.
+
+All of it within a patience: a broker or a database that hangs is told of as one that is away, so that senders
+know soon that they have to come again.
+"""
 
 from collections.abc import Iterable
 from typing import Any, ClassVar
@@ -11,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from broker.api.auth import require_admin
 from broker.api.bodies import StrictBody
 from broker.api.parts import PARTS, Parts
+from broker.api.patience import LEFT_BEHIND, PATIENCE, Patience
 from broker.api.problems import Problem, faults_of
 
 
@@ -18,6 +23,7 @@ class Endpoint(PydanticView):
     """A view whose every error is a problem, with HEAD where there is GET, and OPTIONS."""
 
     request: web.Request
+    patience: Patience
     allowed_methods: ClassVar[set[str]]
 
     @property
@@ -39,9 +45,22 @@ class Endpoint(PydanticView):
             if method == "OPTIONS":
                 return web.Response(status=204, headers={"Allow": ", ".join(allow)})
             raise web.HTTPMethodNotAllowed(method, allow)
+        self.patience = self.request[PATIENCE] = Patience()
+        return await self.patience.bound(self._admitted(method.lower()), self.request.app[LEFT_BEHIND])
+
+    async def _admitted(self, method: str) -> web.StreamResponse:
         await self.admit()
-        answer: web.StreamResponse = await getattr(self, method.lower())()
+        answer: web.StreamResponse = await getattr(self, method)()
         return answer
+
+    async def begin_long_work(self, seconds: float) -> None:
+        """Make sure that the database answers, and take time for what lasts longer than an answer does."""
+        await self.parts.database.check()
+        self.take_time(seconds)
+
+    def take_time(self, seconds: float) -> None:
+        """Take time for what lasts longer, once it is known that the database answers."""
+        self.patience.take(seconds)
 
     async def on_validation_error(self, exception: ValidationError, context: str) -> web.StreamResponse:
         """Answer what the path, the query or a header has wrong."""

@@ -23,6 +23,12 @@ def _given(value: Any) -> Any:
     return value
 
 
+def _within_a_week(waits: list[float]) -> list[float]:
+    if sum(waits) > 604_800:
+        raise ValueError("all waits together amount to at most 7 days (604,800 seconds)")
+    return waits
+
+
 Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_no_control)]
 VerifyToken = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_no_control)]
 Url = Annotated[str, AfterValidator(check_url), Field(examples=["https://example.com/bot"])]
@@ -30,8 +36,38 @@ Event = Annotated[str, AfterValidator(check_event), Field(examples=["response.#"
 Events = Annotated[list[Event], Field(min_length=1, max_length=MOST_EVENTS)]
 Headers = Annotated[dict[str, str], AfterValidator(check_headers)]
 TimeoutSeconds = Annotated[float, Field(ge=0.1, le=60, strict=True)]
+Wait = Annotated[float, Field(ge=0.1, le=86_400, strict=True)]
+RetrySchedule = Annotated[
+    list[Wait],
+    Field(
+        max_length=20,
+        description="Seconds before the second attempt and each later one; none: one attempt is all.",
+        examples=[[0.5, 2, 5, 15, 60, 300, 1800]],
+    ),
+    AfterValidator(_within_a_week),
+]
+TimeToLiveSeconds = Annotated[
+    float,
+    Field(
+        ge=1,
+        le=2_592_000,
+        strict=True,
+        description="How old an answer may be when it is delivered, in seconds.",
+    ),
+]
+RateLimit = Annotated[
+    float, Field(gt=0, le=10_000, strict=True, description="Deliveries a second; 0.5 is one in two seconds.")
+]
 
 ALL_RESPONSES = ["response.#"]
+
+#: Fields that the registry names by their unit.
+_RENAMED = {"timeout_seconds": "timeout_s", "time_to_live_seconds": "time_to_live_s"}
+
+
+def renamed(fields: dict[str, Any]) -> dict[str, Any]:
+    """Name a form's fields as the registry does."""
+    return {_RENAMED.get(name, name): value for name, value in fields.items()}
 
 
 class Form(Shape):
@@ -55,14 +91,18 @@ class ChannelCreation(Form):
     name: Name
     bot: Bot
     verify_token: VerifyToken | None = None
+    retry_schedule: RetrySchedule | None = None
+    time_to_live_seconds: TimeToLiveSeconds | None = None
 
 
 class ChannelPatch(Form):
-    """Changes of a channel; what is absent stays."""
+    """Changes of a channel; what is absent stays, null brings back the default where there is one."""
 
     name: Annotated[Name | None, AfterValidator(_given)] = None
     bot: Annotated[Bot | None, AfterValidator(_given)] = None
     verify_token: Annotated[VerifyToken | None, AfterValidator(_given)] = None
+    retry_schedule: RetrySchedule | None = None
+    time_to_live_seconds: TimeToLiveSeconds | None = None
 
 
 class WebhookCreation(Form):
@@ -73,6 +113,9 @@ class WebhookCreation(Form):
     events: Events = Field(default_factory=lambda: list(ALL_RESPONSES))
     headers: Headers = Field(default_factory=dict)
     timeout_seconds: TimeoutSeconds | None = None
+    retry_schedule: RetrySchedule | None = None
+    time_to_live_seconds: TimeToLiveSeconds | None = None
+    rate_limit: RateLimit | None = None
     enabled: Annotated[bool, Field(strict=True)] = True
 
 
@@ -84,4 +127,7 @@ class WebhookPatch(Form):
     events: Events | None = None
     headers: Headers | None = None
     timeout_seconds: TimeoutSeconds | None = None
+    retry_schedule: RetrySchedule | None = None
+    time_to_live_seconds: TimeToLiveSeconds | None = None
+    rate_limit: RateLimit | None = None
     enabled: Annotated[Annotated[bool, Field(strict=True)] | None, AfterValidator(_given)] = None

@@ -11,7 +11,7 @@ from broker.api.problems import unavailable
 from broker.api.schemas import Health, Readiness
 
 #: How long each check may take, in seconds.
-CHECK_S = 2.0
+CHECK_S = 1.5
 
 OK = "ok"
 

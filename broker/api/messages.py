@@ -1,10 +1,13 @@
 """The two doors by which users' messages come in over HTTP."""
 
+import json
+from hashlib import sha256
 from typing import Annotated
 
 from aiohttp import web
 from aiohttp_pydantic.oas.typing import r200
 from pydantic import Field
+from pydantic_core import from_json
 
 from broker.api.auth import known_door, require_channel, same
 from broker.api.endpoint import Endpoint, answer
@@ -12,7 +15,7 @@ from broker.api.limits import Allowance
 from broker.api.parts import DOORS, RATE_LIMIT
 from broker.api.problems import Problem, unauthorized
 from broker.api.schemas import Accepted
-from broker.ids import message_id, new_message_id
+from broker.ids import new_message_id
 from broker.models.acceptance import accept, accept_legacy
 from broker.models.inbound import ChannelId, LegacyMessageRequest, MessageRequest
 from broker.models.records import UserMessage
@@ -26,7 +29,7 @@ IdempotencyKey = Annotated[
     str,
     Field(
         pattern=r"^[\x21-\x7e]{1,255}$",
-        description="Makes a repeat safe: the same key on the same channel is one message, answered alike.",
+        description="Makes a repeat safe: for 24 hours the same key on a channel is one message, answered alike.",
     ),
 ]
 
@@ -60,15 +63,31 @@ class Messages(Endpoint):
         Security: channel
         Status Codes:
             200: The message is on the queue.
+            422: The body is not as it has to be, or another one came with this Idempotency-Key.
         """
         message = accept(
             body,
             channel_id=channel_id,
-            message_id=message_id(channel_id, idempotency_key) if idempotency_key else new_message_id(),
+            message_id=await self._message_id(channel_id, idempotency_key),
             traceparent=traceparent_of(self.request.headers.get("traceparent")),
         )
+        # Also a repeat: nobody knows whether the first one was confirmed, and the bot makes one of both.
         await enqueue(self.parts.broker, message, self.parts.settings.partitions)
         return answer(Accepted(message=EVENT_RECEIVED, id=message.id))
+
+    async def _message_id(self, channel_id: str, key: str | None) -> str:
+        new = new_message_id()
+        if key is None:
+            return new
+        fingerprint = fingerprint_of(await self.request.read())
+        named = await self.parts.idempotency_keys.claim(channel_id, key, fingerprint, new)
+        if named.fingerprint != fingerprint:
+            raise Problem(
+                422,
+                "This Idempotency-Key came with another body within the last 24 hours: use a new key for a new "
+                "message, and the same body for a repeat.",
+            )
+        return named.message_id
 
 
 class LegacyMessages(Endpoint):
@@ -107,6 +126,12 @@ async def enqueue(broker: Broker, message: UserMessage, partitions: int) -> None
     routing_key = inbound_key(message.channel_id, partition_of(key, partitions))
     body = message.model_dump_json().encode()
     await broker.publish(INBOUND, Envelope(message.id, body, routing_key))
+
+
+def fingerprint_of(body: bytes) -> str:
+    """Make a fingerprint of a JSON body: the same whatever the order of members and the spaces between."""
+    canonical = json.dumps(from_json(body), sort_keys=True, separators=(",", ":"))
+    return sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def keep_to_rate(request: web.Request, channel_id: str) -> None:

@@ -13,6 +13,7 @@ from broker.registry.database import Database
 from broker.registry.dead_letters import DeadLetters
 from broker.registry.deliveries import Deliveries
 from broker.registry.history import History
+from broker.registry.idempotency import IdempotencyKeys
 from broker.registry.records import Attempt, Channel, Webhook
 from broker.registry.redrive import Redrive
 from broker.registry.webhooks import Webhooks
@@ -41,6 +42,7 @@ class Parts:
     deliveries: Deliveries
     dead_letters: DeadLetters
     redrive: Redrive
+    idempotency_keys: IdempotencyKeys
     #: Tests a webhook; None where this process cannot.
     ping: Ping | None
     #: The types that a channel's bot may have.

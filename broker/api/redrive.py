@@ -27,6 +27,8 @@ from broker.topology import Topology
 
 #: What one request redrives: it should end long before its client loses patience.
 MOST_DELIVERIES, MOST_LETTERS = 10_000, 500
+#: How long one request may take, in seconds.
+LONGEST_S = 60.0
 
 _WHY_NOT: dict[Refusal, str] = {
     "pending": "This delivery waits already; it is made as soon as those before it in its lane are.",
@@ -101,6 +103,7 @@ class WebhookRedriveView(AdminEndpoint):
         Tags: webhooks
         Security: admin
         """
+        await self.begin_long_work(LONGEST_S)
         redriven = await self.parts.redrive.webhook(
             webhook_id, since=body.since, after=_place(body.cursor), limit=MOST_DELIVERIES
         )
@@ -144,6 +147,7 @@ class DeadLettersRedriveView(AdminEndpoint):
         Security: admin
         """
         letters = self.parts.dead_letters
+        await self.begin_long_work(LONGEST_S)
         try:
             page = await letters.to_redrive(
                 body.cursor, MOST_LETTERS, stage=body.stage, channel_id=body.channel_id, since=body.since

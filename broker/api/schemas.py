@@ -31,6 +31,9 @@ class Channel(Shape):
     name: str
     bot: JsonObject
     verify_token: str
+    #: What its webhooks do that set nothing of their own; None for the default.
+    retry_schedule: list[float] | None
+    time_to_live_seconds: float | None
     created_at: datetime
 
     @classmethod
@@ -41,6 +44,8 @@ class Channel(Shape):
             name=channel.name,
             bot=channel.bot,
             verify_token=channel.verify_token,
+            retry_schedule=None if channel.retry_schedule is None else list(channel.retry_schedule),
+            time_to_live_seconds=channel.time_to_live_s,
             created_at=channel.created_at,
         )
 
@@ -62,8 +67,13 @@ class Webhook(Shape):
     events: list[str]
     headers: dict[str, str]
     timeout_seconds: float | None
+    retry_schedule: list[float] | None
+    time_to_live_seconds: float | None
+    rate_limit: float | None
     enabled: bool
     disabled_reason: str | None
+    #: Since when it has done nothing but fail; after five days of that it is disabled.
+    failing_since: datetime | None
     previous_secret_until: datetime | None
     created_at: datetime
 
@@ -93,6 +103,10 @@ def _public(webhook: records.Webhook) -> dict[str, Any]:
         "events": list(webhook.events),
         "headers": dict(webhook.headers),
         "timeout_seconds": webhook.timeout_s,
+        "retry_schedule": None if webhook.retry_schedule is None else list(webhook.retry_schedule),
+        "time_to_live_seconds": webhook.time_to_live_s,
+        "rate_limit": webhook.rate_limit,
+        "failing_since": webhook.failing_since,
         "enabled": webhook.enabled,
         "disabled_reason": webhook.disabled_reason,
         "previous_secret_until": webhook.previous_secret_until,

@@ -8,7 +8,7 @@ from aiohttp_pydantic.oas.typing import r200, r201, r204
 from pydantic import Field
 
 from broker.api.endpoint import AdminEndpoint, answer
-from broker.api.forms import ALL_RESPONSES, WebhookCreation, WebhookPatch
+from broker.api.forms import ALL_RESPONSES, WebhookCreation, WebhookPatch, renamed
 from broker.api.pages import DEFAULT_LIMIT, Cursor, Limit, answer_page
 from broker.api.problems import Problem, fault, not_found
 from broker.api.schemas import (
@@ -24,6 +24,8 @@ from broker.settings import Network
 
 WebhookId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
+#: A test takes as long as an attempt may, in seconds.
+LONGEST_PING_S = 70.0
 #: How long the old secret signs too after a rotation, so that a receiver changes over without a gap.
 OVERLAP = timedelta(hours=24)
 
@@ -63,6 +65,9 @@ class ChannelWebhooksView(AdminEndpoint):
             events=body.events,
             headers=body.headers,
             timeout_s=body.timeout_seconds,
+            retry_schedule=body.retry_schedule,
+            time_to_live_s=body.time_to_live_seconds,
+            rate_limit=body.rate_limit,
             enabled=body.enabled,
         )
         if webhook is None:
@@ -88,7 +93,8 @@ class WebhookView(AdminEndpoint):
     async def patch(self, webhook_id: WebhookId, /, body: WebhookPatch) -> r200[Webhook]:
         """Change a webhook; what is absent stays, null brings back the default.
 
-        Enabling clears disabledReason.
+        Enabling clears disabledReason and failingSince. What waits is due at once then, and after a change of
+        the URL.
 
         Tags: webhooks
         Security: admin
@@ -131,6 +137,7 @@ class WebhookTestView(AdminEndpoint):
             raise not_found("webhook")
         if self.parts.ping is None:
             raise Problem(501, "This process makes no deliveries; ask one that does.")
+        self.take_time(LONGEST_PING_S)
         attempt = await self.parts.ping(channel, webhook)
         return answer(
             PingOutcome(
@@ -174,9 +181,7 @@ def check_target(url: str, allowed: tuple[Network, ...]) -> None:
 
 def changes_of(body: WebhookPatch) -> dict[str, Any]:
     """Name what a patch changes, as the registry has it; null is the default of the field."""
-    changes: dict[str, Any] = body.model_dump(exclude_unset=True)
-    if "timeout_seconds" in changes:
-        changes["timeout_s"] = changes.pop("timeout_seconds")
+    changes = renamed(body.model_dump(exclude_unset=True))
     for field, default in (("events", list(ALL_RESPONSES)), ("headers", {})):
         if field in changes and changes[field] is None:
             changes[field] = default

@@ -1,6 +1,6 @@
 """Channels and their access tokens. Every change raises the channel's revision, by which caches know."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,8 @@ class Channels:
         *,
         channel_id: str | None = None,
         access_token: str | None = None,
+        retry_schedule: Sequence[float] | None = None,
+        time_to_live_s: float | None = None,
     ) -> tuple[Channel, str]:
         """Create a channel, and return it with its access token, of which only the hash is kept."""
         token = access_token or new_token("pbc_")
@@ -49,6 +51,8 @@ class Channels:
             verify_token=verify_token or new_token(),
             revision=1,
             created_at=now(),
+            retry_schedule=retry_schedule,
+            time_to_live_s=time_to_live_s,
         )
         async with self._db.write() as connection:
             await connection.execute(
@@ -58,6 +62,8 @@ class Channels:
                     bot=channel.bot,
                     verify_token=channel.verify_token,
                     revision=1,
+                    retry_schedule=retry_schedule,
+                    time_to_live_s=time_to_live_s,
                     created_at=channel.created_at,
                 )
             )
@@ -81,17 +87,8 @@ class Channels:
             rows = (await connection.execute(query)).all()
         return page_of(rows, limit, channel_of, lambda row: cursor_of(row.created_at, row.id))
 
-    async def update(
-        self,
-        channel_id: str,
-        *,
-        name: str | None = None,
-        bot: Mapping[str, Any] | None = None,
-        verify_token: str | None = None,
-    ) -> Channel | None:
-        """Change what is given; None where there is no such channel."""
-        given: dict[str, Any] = {"name": name, "bot": bot and dict(bot), "verify_token": verify_token}
-        changes = {key: value for key, value in given.items() if value is not None}
+    async def update(self, channel_id: str, changes: Mapping[str, Any]) -> Channel | None:
+        """Change the named columns; None where there is no such channel."""
         changed = (
             update(channels)
             .where(channels.c.id == channel_id)

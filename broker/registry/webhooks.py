@@ -34,6 +34,9 @@ class Webhooks:
         events: Sequence[str] = ALL_RESPONSES,
         headers: Mapping[str, str] = _NO_HEADERS,
         timeout_s: float | None = None,
+        retry_schedule: Sequence[float] | None = None,
+        time_to_live_s: float | None = None,
+        rate_limit: float | None = None,
         enabled: bool = True,
     ) -> Webhook | None:
         """Register a webhook with a new secret; None where there is no such channel."""
@@ -47,6 +50,9 @@ class Webhooks:
             "secret": new_webhook_secret(),
             "enabled": enabled,
             "timeout_s": timeout_s,
+            "retry_schedule": retry_schedule,
+            "time_to_live_s": time_to_live_s,
+            "rate_limit": rate_limit,
             "created_at": now(),
         }
         async with self._db.write() as connection:

@@ -21,6 +21,7 @@ from broker.registry.database import Database
 from broker.registry.dead_letters import DeadLetters
 from broker.registry.deliveries import Deliveries
 from broker.registry.history import History
+from broker.registry.idempotency import IdempotencyKeys
 from broker.registry.migration import migrate
 from broker.registry.redrive import Redrive
 from broker.registry.webhooks import Webhooks
@@ -109,6 +110,7 @@ async def parts(tmp_path: Path, registry_url: str) -> AsyncIterator[Parts]:
         history=History(database),
         deliveries=Deliveries(database),
         dead_letters=DeadLetters(database),
+        idempotency_keys=IdempotencyKeys(database),
         redrive=Redrive(database, PARTITIONS),
         ping=None,
         bot_types=frozenset({"echo", "demo"}),

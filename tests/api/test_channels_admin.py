@@ -9,7 +9,8 @@ async def test_a_channel_is_created_with_its_token_shown_once(api):
     answer = await api.call("POST", "/v1/channels", {"name": "Shop", "bot": {"type": "echo", "prefix": "> "}})
     assert answer.status == 201
     created = await answer.json()
-    assert set(created) == {"id", "name", "bot", "verifyToken", "createdAt", "accessToken"}
+    policy = {"retrySchedule", "timeToLiveSeconds"}
+    assert set(created) == {"id", "name", "bot", "verifyToken", "createdAt", "accessToken"} | policy
     assert created["bot"] == {"type": "echo", "prefix": "> "}
     assert len(created["verifyToken"]) > 20
     shown = await api.call("GET", answer.headers["Location"])

@@ -45,6 +45,7 @@ async def worker(database_url: str) -> AsyncIterator[Worker]:
         parking=Parking(backlog),
         store=deliveries,
         log=log,
+        gates=gates,
         most_held=50,
     )
     running = [asyncio.create_task(log.run(stop)), asyncio.create_task(standing.run(stop))]

@@ -137,8 +137,9 @@ class Worker:
             deliverer,
             Parking(world.store),
             world.store,
-            self.log,
-            3,  # type: ignore[arg-type]
+            self.log,  # type: ignore[arg-type]
+            gates,
+            3,
         )
         self.tasks = [
             asyncio.create_task(Drainer(world.store, deliverer, gates, self.stop).run()),

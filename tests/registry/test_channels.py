@@ -49,7 +49,7 @@ async def test_what_is_not_there_is_none(database: Database, channel_id: str) ->
     channels, hooks = Channels(database), Webhooks(database)
     assert await channels.get(channel_id) is None
     assert await channels.door(channel_id) is None
-    assert await channels.update(channel_id, name="b") is None
+    assert await channels.update(channel_id, {"name": "b"}) is None
     assert not await channels.delete(channel_id)
     assert await hooks.create(channel_id, url="https://example.com") is None
     assert await hooks.get(channel_id) is None
@@ -63,9 +63,9 @@ async def test_what_is_not_there_is_none(database: Database, channel_id: str) ->
 async def test_an_update_changes_what_it_names_and_no_more(database: Database) -> None:
     store = Channels(database)
     channel, _ = await store.create("a", {"type": "echo"}, "v")
-    renamed = await store.update(channel.id, name=HOSTILE)
+    renamed = await store.update(channel.id, {"name": HOSTILE})
     assert renamed == Channel(channel.id, KEPT, {"type": "echo"}, "v", 2, channel.created_at)
-    changed = await store.update(channel.id, bot={}, verify_token="w")
+    changed = await store.update(channel.id, {"bot": {}, "verify_token": "w"})
     assert changed == Channel(channel.id, KEPT, {}, "w", 3, channel.created_at)
     assert await store.get(channel.id) == changed
 
@@ -137,7 +137,7 @@ async def test_every_change_raises_the_revision(database: Database) -> None:
     assert await revision(database, channel.id) == 4
     await store.rotate_secret(webhook.id, overlap=timedelta(hours=1))
     assert await revision(database, channel.id) == 5
-    await channels.update(channel.id, name="c")
+    await channels.update(channel.id, {"name": "c"})
     assert await revision(database, channel.id) == 6
     assert await store.delete(webhook.id)
     assert await revision(database, channel.id) == 7

@@ -1,0 +1,68 @@
+"""How many attempts an endpoint may have in flight: as many as it has shown that it can take."""
+
+import asyncio
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumers.concurrency import LEAST, Concurrency
+
+
+async def test_it_grows_with_each_quick_answer_and_is_halved_by_each_failure() -> None:
+    own = Concurrency(64)
+    for _ in range(100):
+        assert await own.take(1)
+        own.give_back(True)
+    assert own.limit == 64
+    assert await own.take(1)
+    own.give_back(False)
+    assert own.limit == 32
+    for _ in range(10):
+        assert await own.take(1)
+        own.give_back(False)
+    assert own.limit == LEAST
+
+
+async def test_what_was_not_tried_tells_nothing() -> None:
+    own = Concurrency(64)
+    await own.take(1)
+    own.give_back(None)
+    assert own.limit == LEAST
+
+
+async def test_one_that_hangs_from_the_start_holds_a_few_places_and_the_others_are_told_to_look_again() -> (
+    None
+):
+    own = Concurrency(64)
+    taken = [await own.take(0.001) for _ in range(10)]
+    assert taken == [True] * LEAST + [False] * (10 - LEAST)
+    own.give_back(True)
+    assert await own.take(0.001)
+
+
+@given(st.lists(st.sampled_from(["take", "well", "badly", "cancel"]), max_size=80))
+def test_never_more_than_the_limit_and_no_place_is_lost(steps: list[str]) -> None:
+    async def play() -> None:
+        own, waiting, held = Concurrency(16), [], 0
+        for step in steps:
+            if step == "take":
+                waiting.append(asyncio.create_task(own.take(3600)))
+            elif step == "cancel" and waiting:
+                waiting.pop(0).cancel()
+            elif held:
+                held -= 1
+                own.give_back(step == "well")
+            for _ in range(3):
+                await asyncio.sleep(0)
+            for task in [task for task in waiting if task.done()]:
+                waiting.remove(task)
+                held += not task.cancelled()
+            # Halving leaves what is in flight in flight.
+            assert own.taken == held
+            assert not (waiting and held < int(own.limit))
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert own.taken == held
+
+    asyncio.run(play())
