@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 MADE := $(VENV)/.made
 
-.PHONY: run test lint types bench servers clean format
+.PHONY: run test faults lint types bench servers clean format
 
 run: $(MADE)
 	@POSTBOTE_DEMO=$${POSTBOTE_DEMO:-1} $(BIN)/postbote run
 
 test: $(MADE) servers
 	$(BIN)/pytest
+
+# Breaks processes, RabbitMQ, PostgreSQL, the network and the receivers under load: half an hour, and a table.
+faults: $(MADE) servers
+	$(BIN)/pytest tests/faults -m 'long or not long'
 
 lint: $(MADE)
 	$(BIN)/ruff check .
