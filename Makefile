@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MADE := $(VENV)/.made
 
-.PHONY: run test faults lint types bench servers clean format
+.PHONY: run test compose-test faults lint types bench servers clean format
 
 run: $(MADE)
 	@POSTBOTE_DEMO=$${POSTBOTE_DEMO:-1} $(BIN)/postbote run
@@ -12,9 +12,13 @@ run: $(MADE)
 test: $(MADE) servers
 	$(BIN)/pytest
 
-# Breaks processes, RabbitMQ, PostgreSQL, the network and the receivers under load: half an hour, and a table.
+# Breaks processes, RabbitMQ, PostgreSQL, the network and the receivers under load: three quarters of an hour, and a table.
 faults: $(MADE) servers
 	$(BIN)/pytest tests/faults -m 'long or not long'
+
+# Builds the image and runs compose.yaml on the Docker engine that answers.
+compose-test: $(MADE)
+	$(BIN)/pytest tests/compose -m compose -s
 
 lint: $(MADE)
 	$(BIN)/ruff check .

@@ -55,10 +55,21 @@ def deliver() -> None:
 
 @app.command(rich_help_panel=PROCESSES)
 def migrate() -> None:
-    """Bring the database to this version's schema; once, before the others."""
+    """Bring the database to this version's schema, and declare the queues; once, before the others."""
     from consumers.cli import processes
 
     processes.migrate()
+
+
+@app.command(rich_help_panel=PROCESSES)
+def health() -> None:
+    """Tell whether the process in this container is well; for container engines."""
+    from consumers.health import complaint
+
+    why = complaint()
+    if why is not None:
+        typer.echo(why, err=True)
+        raise typer.Exit(1)
 
 
 @app.command(rich_help_panel=ADMIN)

@@ -13,8 +13,9 @@ import structlog
 from broker.errors import SettingsError
 from broker.registry.migration import migrate as migrate_database
 from broker.settings import Network, Settings, read_settings
-from consumers.composition import Base, open_base, serving_api, work_bot, work_deliver
+from consumers.composition import Base, make_broker, open_base, serving_api, work_bot, work_deliver
 from consumers.credentials import admin_token
+from consumers.health import beat
 from consumers.logs import configure_logs
 from consumers.serving import Stop
 
@@ -44,11 +45,23 @@ def deliver() -> None:
 
 
 def migrate() -> None:
-    """Bring the database to this version's schema."""
+    """Bring the database to this version's schema, and declare the queues where a broker is set."""
     settings = read_settings()
     configure_logs(settings)
-    asyncio.run(migrate_database(settings.database))
+    asyncio.run(_migrate(settings))
+
+
+async def _migrate(settings: Settings) -> None:
+    await migrate_database(settings.database)
     log.info("database.migrated", database=settings.database.rpartition("@")[2])
+    if settings.amqp_url is not None:
+        # So that the other processes need no right to declare anything.
+        broker = make_broker(settings)
+        try:
+            await broker.start()
+        finally:
+            await broker.close()
+        log.info("broker.declared", partitions=settings.partitions)
 
 
 def _with_servers(command: str) -> Settings:
@@ -96,6 +109,7 @@ async def _until_signalled(
     process: Callable[[Settings, Stop], Coroutine[Any, Any, None]], settings: Settings
 ) -> None:
     stop = Stop(settings.shutdown_grace_s)
+    beating = asyncio.create_task(beat())
     task = asyncio.create_task(process(settings, stop))
     loop = asyncio.get_running_loop()
 
@@ -120,6 +134,8 @@ async def _until_signalled(
         await asyncio.gather(task, return_exceptions=True)
     finally:
         stopping.cancel()
+        beating.cancel()
+        await asyncio.gather(stopping, beating, return_exceptions=True)
     if not task.cancelled() and (error := task.exception()) is not None:
         while isinstance(error, ExceptionGroup):
             error = error.exceptions[0]

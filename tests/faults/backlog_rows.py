@@ -18,12 +18,13 @@ async def make_backlog(
         """
         INSERT INTO deliveries (id, webhook_id, channel_id, conversation_key, user_id, response_id,
                                 message_counter, status, attempt_count, response, created_at)
-        SELECT gen_random_uuid()::text, $1, $2, $2 || '/waiting-' || lane, 'waiting-' || lane, id,
+        SELECT gen_random_uuid()::text, $1::text, $2::text, $2::text || '/waiting-' || lane, 'waiting-' || lane, id,
                counter, 'pending', 0,
-               format($3, id, $2, lane, counter, to_char(now() AT TIME ZONE 'utc', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')),
+               format($3::text, id, $2::text, lane, counter,
+                      to_char(now() AT TIME ZONE 'utc', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')),
                now()
-        FROM (SELECT gen_random_uuid()::text AS id, number % $4 AS lane, 1 + number / $4 AS counter
-              FROM generate_series(0, $5 - 1) AS number) AS numbered
+        FROM (SELECT gen_random_uuid()::text AS id, number % $4::int AS lane, 1 + number / $4::int AS counter
+              FROM generate_series(0, $5::int - 1) AS number) AS numbered
         """,
         webhook_id,
         channel_id,
@@ -35,7 +36,7 @@ async def make_backlog(
     await connection.execute(
         """
         INSERT INTO backlog_lanes (webhook_id, conversation_key, partition, next_attempt_at)
-        SELECT $1, $2 || '/waiting-' || lane, lane % 8, now() FROM generate_series(0, $3 - 1) AS lane
+        SELECT $1::text, $2::text || '/waiting-' || lane, lane % 8, now() FROM generate_series(0, $3::int - 1) AS lane
         """,
         webhook_id,
         channel_id,

@@ -29,7 +29,7 @@ ROWS = 1_000_000
 LANES = 10_000
 LEAST_THROUGHPUT = 0.9
 MOST_MEMORY_MB, MOST_GROWTH_MB = 300.0, 100.0
-MESSAGES = 4_000
+MESSAGES, ROUNDS = 4_000, 6
 
 
 async def p99_of(stage: Stage, load: Load, receivers: list[Receiver]) -> float:
@@ -136,7 +136,7 @@ async def test_a_million_waiting_deliveries_of_one_webhook_slow_nobody_down(stag
         with_them: list[float] = []
         memory: dict[bool, float] = {}
         load = stage.load(rate=2_000.0)
-        for round_ in range(6):
+        for round_ in range(ROUNDS):
             # Side by side, in turn: the noise of the machine is the same for both.
             waiting = round_ % 2 == 1
             await set_backlog(stage, dead[0], str(made["id"]), ROWS if waiting else 0)

@@ -1,0 +1,36 @@
+"""Health: a process whose event loop turns touches a file each second; one whose file is old is unhealthy.
+
+For container engines, which ask a command and not a port. The file is named by POSTBOTE_HEALTH_FILE.
+"""
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+#: How often the file is touched, and how old it may be, in seconds.
+BEAT_S, STALE_S = 1.0, 15.0
+VARIABLE = "POSTBOTE_HEALTH_FILE"
+
+
+async def beat() -> None:
+    """Touch the file again and again, where one is named; ends by cancellation."""
+    named = os.environ.get(VARIABLE)
+    if not named:
+        return
+    path = Path(named)
+    while True:
+        await asyncio.to_thread(path.touch)
+        await asyncio.sleep(BEAT_S)
+
+
+def complaint() -> str | None:
+    """Say why the process that touches the file is not well; None where it is."""
+    named = os.environ.get(VARIABLE)
+    if not named:
+        return f"{VARIABLE} names no file; set it to the same for the process and for this command."
+    try:
+        age = time.time() - Path(named).stat().st_mtime
+    except OSError as error:
+        return f"{named}: {error.strerror}; no process has started here yet."
+    return None if age < STALE_S else f"{named} is {age:.0f} s old: the process hangs, or has ended."

@@ -1,0 +1,32 @@
+#!/bin/bash
+# Writes RabbitMQ's definitions, with the users' hashed passwords from the environment, and starts it.
+# Users, rights and policies that are there already are brought to what stands here at each start.
+set -euo pipefail
+
+required() {
+  for name in "$@"; do
+    [ -n "${!name:-}" ] || { echo "Set $name (see .env.example)." >&2; exit 1; }
+  done
+}
+
+# RabbitMQ's own form: base64 of a salt of four bytes and the SHA-256 of salt and password.
+hashed() {
+  local salt digest
+  salt=$(od -An -N2 -tx1 /dev/urandom | tr -d ' \n')
+  digest=$(printf '%s%s' "$salt" "$1" | sha256sum | cut -c 1-64 | sed 's/../\\x&/g')
+  { printf '%s' "$salt"; printf '%b' "$digest"; } | base64 -w 0
+}
+
+required RABBITMQ_ADMIN_PASSWORD RABBITMQ_API_PASSWORD RABBITMQ_BOT_PASSWORD RABBITMQ_DELIVER_PASSWORD \
+  RABBITMQ_PUBLISHER_PASSWORD RABBITMQ_ERLANG_COOKIE
+sed -e "s|{admin}|$(hashed "$RABBITMQ_ADMIN_PASSWORD")|" \
+    -e "s|{api}|$(hashed "$RABBITMQ_API_PASSWORD")|" \
+    -e "s|{bot}|$(hashed "$RABBITMQ_BOT_PASSWORD")|" \
+    -e "s|{deliver}|$(hashed "$RABBITMQ_DELIVER_PASSWORD")|" \
+    -e "s|{publisher}|$(hashed "$RABBITMQ_PUBLISHER_PASSWORD")|" \
+    /postbote/definitions.json > /etc/rabbitmq/definitions.json
+cp /postbote/rabbitmq.conf /etc/rabbitmq/conf.d/20-postbote.conf
+(umask 077 && printf '%s' "$RABBITMQ_ERLANG_COOKIE" > /var/lib/rabbitmq/.erlang.cookie)
+chown -R rabbitmq:rabbitmq /etc/rabbitmq /var/lib/rabbitmq
+unset RABBITMQ_ERLANG_COOKIE
+exec docker-entrypoint.sh rabbitmq-server
