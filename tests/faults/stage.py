@@ -261,7 +261,8 @@ async def staged(amqp_url: str, database_url: str, folder: Path) -> AsyncIterato
         "POSTBOTE_PREFETCH": str(PREFETCH),
         "POSTBOTE_LOG_LEVEL": "debug",
     }
-    connector = aiohttp.TCPConnector(limit=64)
+    # Users share nothing: whoever waits for an answer keeps no other from asking.
+    connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector) as session:
         stage = Stage(environment, folder, session)
         try:
