@@ -106,8 +106,8 @@ def floods(delivery: Delivery, exchange: Exchange) -> None:
 
 
 def breaks_its_chunks(delivery: Delivery, exchange: Exchange) -> None:
-    """Accept it with a chunked body whose second chunk is no chunk."""
-    exchange.note(accepted=True)
+    """Answer 200 and, in one piece with that, a chunked body whose second chunk is no chunk: that is no HTTP."""
+    exchange.note(accepted=False)
     exchange.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nnonsense\r\n")
     exchange.close()
 
