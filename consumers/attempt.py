@@ -1,7 +1,8 @@
 """One attempt: one signed POST to one webhook, and what came of it, as a value.
 
 A 2xx counts when its status line arrives; the body of the answer is not waited for long, since nothing depends
-on it. What breaks HTTP in one piece with its status line is no answer. Redirects are not followed: whoever moved an endpoint registers the new URL.
+on it. What breaks HTTP in one piece with its status line is no answer. Redirects are not followed: whoever moved
+an endpoint registers the new URL.
 """
 
 import asyncio

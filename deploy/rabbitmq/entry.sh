@@ -26,6 +26,12 @@ sed -e "s|{admin}|$(hashed "$RABBITMQ_ADMIN_PASSWORD")|" \
     -e "s|{publisher}|$(hashed "$RABBITMQ_PUBLISHER_PASSWORD")|" \
     /postbote/definitions.json > /etc/rabbitmq/definitions.json
 cp /postbote/rabbitmq.conf /etc/rabbitmq/conf.d/20-postbote.conf
+if [ -n "${RABBITMQ_JOIN:-}" ]; then
+  # A node of a cluster joins the one that is named, at its first start; later it knows where it belongs.
+  printf '%s\n' 'cluster_formation.peer_discovery_backend = classic_config' \
+    "cluster_formation.classic_config.nodes.1 = $RABBITMQ_JOIN" \
+    "cluster_formation.classic_config.nodes.2 = $RABBITMQ_NODENAME" >> /etc/rabbitmq/conf.d/20-postbote.conf
+fi
 (umask 077 && printf '%s' "$RABBITMQ_ERLANG_COOKIE" > /var/lib/rabbitmq/.erlang.cookie)
 chown -R rabbitmq:rabbitmq /etc/rabbitmq /var/lib/rabbitmq
 unset RABBITMQ_ERLANG_COOKIE
