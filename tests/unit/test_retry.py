@@ -1,9 +1,13 @@
 """The retry policy: pure decisions, checked over all inputs that can occur."""
 
+from dataclasses import replace
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.registry.records import Channel, Webhook
 from consumers.retry import Answer, Decision, Delivered, Disable, GiveUp, Policy, Schedule, TryAgain, decide
 
 SCHEDULE = Schedule()
@@ -106,3 +110,53 @@ def test_a_schedule_that_makes_no_sense_is_refused() -> None:
         Schedule(head=(0.0,))
     with pytest.raises(ValueError, match="jitter"):
         Schedule(jitter=1.0)
+
+
+def test_a_schedule_of_its_own_is_headed_by_what_comes_within_half_a_minute() -> None:
+    schedule = Schedule.of([1, 5, 10, 20, 300])
+    assert (schedule.head, schedule.tail) == ((1, 5, 10), (20, 300))
+    assert (Schedule.of([]).head, Schedule.of([]).tail) == ((), ())
+    assert decide(
+        Policy(Schedule.of([]), 3600), Answer(500), attempts=1, in_memory_s=0, age_s=0, chance=0.5
+    ) == GiveUp("its one attempt failed")
+
+
+def test_what_would_be_too_old_at_its_next_attempt_expires_now() -> None:
+    policy = Policy(SCHEDULE, 100.0)
+    assert policy.outlived(100.0) is None
+    assert "100 s" in (policy.outlived(100.1) or "")
+
+    def decided(age_s: float) -> Decision:
+        return decide(policy, Answer(500), attempts=5, in_memory_s=1e9, age_s=age_s, chance=0.5)
+
+    assert decided(39.9) == TryAgain(60.0, "backlog")
+    late = decided(40.1)
+    assert isinstance(late, GiveUp)
+    assert late.status == "expired"
+
+
+def test_a_webhooks_policy_goes_before_its_channels_and_that_before_the_default() -> None:
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    channel = Channel("ch", "n", {}, "v", 1, at, retry_schedule=[60], time_to_live_s=600)
+    plain = Channel("ch", "n", {}, "v", 1, at)
+    hook = Webhook("wh", "ch", "https://x", None, [], {}, "s", None, None, True, None, None, at)
+    own = replace(hook, retry_schedule=[], time_to_live_s=5)
+    assert POLICY.of(plain, hook) is POLICY
+    assert POLICY.of(channel, hook) == Policy(Schedule.of([60]), 600)
+    assert POLICY.of(channel, own) == Policy(Schedule.of([]), 5)
+    assert POLICY.of(plain, replace(hook, time_to_live_s=5)) == Policy(SCHEDULE, 5)
+
+
+@pytest.mark.parametrize(
+    ("code", "alive"), [(200, True), (400, True), (404, True), (429, False), (500, False)]
+)
+def test_an_endpoint_that_refuses_one_message_is_alive(code: int, alive: bool) -> None:
+    assert Answer(code).alive == alive
+    assert not Answer(None).alive
+
+
+def test_only_429_and_503_ask_for_the_whole_endpoint_to_be_left_alone() -> None:
+    assert Answer(429, 30).rest_s == 30
+    assert Answer(503, 30).rest_s == 30
+    assert Answer(500, 30).rest_s is None
+    assert Answer(429).rest_s is None
