@@ -17,6 +17,15 @@ Events = Annotated[
     list[str] | None,
     typer.Option("--event", "--events", help="A pattern, such as response.text; may be repeated."),
 ]
+Timeout = Annotated[float | None, typer.Option(help="Seconds that one attempt may take.")]
+Retry = Annotated[
+    list[float] | None,
+    typer.Option("--retry", help="Seconds to wait before another attempt; repeated: before each later one."),
+]
+TimeToLive = Annotated[
+    float | None, typer.Option(help="How old an answer may be when it is delivered, in seconds.")
+]
+Rate = Annotated[float | None, typer.Option("--rate-limit", help="Deliveries a second, at most.")]
 Headers = Annotated[list[str] | None, typer.Option("--header", help='"Name: value"; may be repeated.')]
 
 
@@ -48,11 +57,15 @@ def create(
     verify_token: Annotated[
         str | None, typer.Option(help="Sent in each body; the channel's otherwise.")
     ] = None,
-    timeout: Annotated[float | None, typer.Option(help="Seconds that one attempt may take.")] = None,
+    timeout: Timeout = None,
+    retry: Retry = None,
+    time_to_live: TimeToLive = None,
+    rate_limit: Rate = None,
     as_json: bool = AsJson,
 ) -> None:
     """Register a webhook. Its secret is shown this once."""
-    body: dict[str, Any] = {"url": url, **_given(event, header, verify_token, timeout)}
+    policy = _policy(timeout, retry, time_to_live, rate_limit)
+    body: dict[str, Any] = {"url": url, **_given(event, header, verify_token), **policy}
     show_item(admin("POST", f"/v1/channels/{segment(channel)}/webhooks", body), as_json)
 
 
@@ -69,14 +82,17 @@ def update(
     event: Events = None,
     header: Headers = None,
     verify_token: Annotated[str | None, typer.Option(help="Another verify token.")] = None,
-    timeout: Annotated[float | None, typer.Option(help="Seconds that one attempt may take.")] = None,
+    timeout: Timeout = None,
+    retry: Retry = None,
+    time_to_live: TimeToLive = None,
+    rate_limit: Rate = None,
     enable: Annotated[
         bool | None, typer.Option("--enable/--disable", help="Deliver to it, or let it wait.")
     ] = None,
     as_json: bool = AsJson,
 ) -> None:
     """Change a webhook. What waits for it goes to the new URL."""
-    changes = _given(event, header, verify_token, timeout)
+    changes = _given(event, header, verify_token) | _policy(timeout, retry, time_to_live, rate_limit)
     if url is not None:
         changes["url"] = url
     if enable is not None:
@@ -124,9 +140,7 @@ def redrive(webhook: Webhook, since: Since = None, as_json: bool = AsJson) -> No
 app.command("deliveries")(list_deliveries)
 
 
-def _given(
-    events: list[str] | None, headers: list[str] | None, verify_token: str | None, timeout: float | None
-) -> dict[str, Any]:
+def _given(events: list[str] | None, headers: list[str] | None, verify_token: str | None) -> dict[str, Any]:
     pairs = {}
     for header in headers or []:
         name, colon, value = header.partition(":")
@@ -137,6 +151,17 @@ def _given(
         "events": events or None,
         "headers": pairs or None,
         "verifyToken": verify_token,
+    }
+    return {key: value for key, value in wanted.items() if value is not None}
+
+
+def _policy(
+    timeout: float | None, retry: list[float] | None, time_to_live: float | None, rate_limit: float | None
+) -> dict[str, Any]:
+    wanted = {
         "timeoutSeconds": timeout,
+        "retrySchedule": retry or None,
+        "timeToLiveSeconds": time_to_live,
+        "rateLimit": rate_limit,
     }
     return {key: value for key, value in wanted.items() if value is not None}

@@ -66,6 +66,13 @@ async def test_channels_and_webhooks_from_creation_to_deletion(shell: Shell) -> 
     assert json.loads(await shell.run("webhooks", "show", webhook["id"], "--json"))["headers"] == {
         "X-Tenant": "acme"
     }
+    policy = ("--retry", "1", "--retry", "60", "--time-to-live", "600", "--rate-limit", "2.5")
+    changed = json.loads(await shell.run("webhooks", "update", webhook["id"], *policy, "--json"))
+    assert (changed["retrySchedule"], changed["timeToLiveSeconds"], changed["rateLimit"]) == (
+        [1, 60],
+        600,
+        2.5,
+    )
     assert "no" in await shell.run("webhooks", "update", webhook["id"], "--disable")
     rotated = json.loads(await shell.run("webhooks", "rotate-secret", webhook["id"], "--json"))
     assert rotated["secret"] != webhook["secret"]
