@@ -5,7 +5,7 @@ written into the backlog behind whatever else its lane has there.
 """
 
 import asyncio
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -32,6 +32,10 @@ from consumers.rejection import why_invalid
 from consumers.waiting import Receipt, Waiting
 
 log = structlog.get_logger()
+
+
+#: Responses of a partition remembered, to tell a second copy: publishes are repeated within seconds.
+TAKEN_REMEMBERED = 2000
 
 
 class SettledStore(Protocol):
@@ -69,6 +73,8 @@ class DeliverySession:
         self._parked: Parked | None = None
         self._lanes: Lanes[LaneKey, Waiting] = Lanes(self._work, self._fail)
         self._held: Counter[str] = Counter()
+        #: The responses that were taken in last, by id.
+        self._taken: OrderedDict[str, None] = OrderedDict()
 
     async def take(self, envelopes: Sequence[Envelope]) -> None:
         """Find the webhooks of each response and put its deliveries into their lanes."""
@@ -98,12 +104,24 @@ class DeliverySession:
         if not wanted:
             self._subscription.ack(envelope)
             return
+        if self._taken_before(response.id):
+            # Published twice, for its first confirm was late or lost. The first copy is settled by this session, or
+            # comes again if the hold is lost.
+            self._subscription.ack(envelope)
+            return
         receipt = Receipt(self._subscription, envelope, len(wanted))
         conversation = conversation_key(channel_id, response.user_id)
         for webhook in wanted:
             waiting = Waiting(delivery_id(response.id, webhook.id), webhook.id, response, receipt)
             self._held[webhook.id] += 1
             self._lanes.put((webhook.id, conversation), waiting)
+
+    def _taken_before(self, response_id: str) -> bool:
+        before = response_id in self._taken
+        self._taken[response_id] = None
+        if len(self._taken) > TAKEN_REMEMBERED:
+            self._taken.popitem(last=False)
+        return before
 
     async def _work(self, lane: Lane[LaneKey, Waiting]) -> None:
         parked = self._parked

@@ -14,6 +14,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from broker.errors import BrokerUnavailable, SubscriptionLost
+from broker.news import CHANGED
 from broker.port import Broker
 from consumers.roster import Roster
 from consumers.serving import Stop
@@ -24,6 +25,8 @@ log = structlog.get_logger()
 BEAT_S = 1.0
 #: How often to look whether somebody has fallen silent, or the roster is complete, in seconds.
 LOOK_S = 0.1
+#: Whoever heard nothing for so long, not even itself, listens anew: its queue may be gone without a word.
+DEAF_AFTER_S = 5.0
 
 
 class Note(BaseModel):
@@ -70,9 +73,13 @@ class Heartbeats:
 
     async def run(self, stop: Stop) -> None:
         """Tell and listen until told to stop; then say goodbye, before what is in flight is finished."""
-        tasks = [asyncio.create_task(one) for one in (self._listen(), self._beat(), self._look())]
+        tasks = [
+            asyncio.create_task(one) for one in (stop.wait(), self._listen(), self._beat(), self._look())
+        ]
         try:
-            await stop.wait()
+            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                task.result()
         finally:
             for task in tasks:
                 task.cancel()
@@ -82,12 +89,14 @@ class Heartbeats:
 
     async def _listen(self) -> None:
         while True:
-            with suppress(SubscriptionLost, BrokerUnavailable):
+            with suppress(SubscriptionLost, BrokerUnavailable, TimeoutError):
                 async with self._broker.listen() as announcements:
                     with suppress(BrokerUnavailable):
                         await self._tell("joining")
                     while True:
-                        await self._hear(await announcements.receive())
+                        async with asyncio.timeout(DEAF_AFTER_S):
+                            body = await announcements.receive()
+                        await self._hear(body)
             await asyncio.sleep(LOOK_S)
 
     async def _hear(self, body: bytes) -> None:
@@ -96,7 +105,7 @@ class Heartbeats:
         except ValidationError:
             # Whoever may publish here is one of us, perhaps of another version.
             return
-        if note.event == "changed":
+        if note.event == CHANGED:
             self._on_channel(note.channel)
         if note.kind != self._kind or not note.worker:
             return

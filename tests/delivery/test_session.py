@@ -1,6 +1,7 @@
 """A delivery worker's session: order, parking, going live again, and what is kept of it all."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from delivery_worker_parts import Worker
@@ -25,6 +26,21 @@ async def test_each_webhook_gets_each_conversation_in_order_and_all_is_acknowled
         kept = await worker.deliveries.get(delivery)
         assert kept is not None
         assert [(attempt.number, attempt.status_code) for attempt in kept.attempts] == [(1, 200)]
+    await session.stop(1)
+
+
+async def test_a_response_that_was_published_twice_is_delivered_once_and_both_are_acknowledged(
+    worker: Worker,
+) -> None:
+    hook = await worker.webhooks.create(worker.channel.id, url="https://example.com")
+    assert hook is not None
+    session = worker.session()
+    said = worker.says("ada", 3)
+    copies = [replace(envelope, tag=envelope.tag + 100) for envelope in said]
+    await session.take([said[0], copies[0], said[1], said[2], copies[1]])
+    await session.take([copies[2], *worker.says("ada")])
+    await worker.queue.until(7)
+    assert worker.order(hook.id, "ada") == [1, 2, 3, 4]
     await session.stop(1)
 
 
