@@ -23,7 +23,7 @@ from broker.api.history import (
 from broker.api.limits import RateLimit
 from broker.api.messages import LegacyMessages, Messages, show_rate
 from broker.api.openapi import DESCRIPTION, describe, openapi
-from broker.api.parts import DOORS, PARTS, RATE_LIMIT, Parts, Ping
+from broker.api.parts import DOORS, NEWS, PARTS, RATE_LIMIT, Parts, Ping
 from broker.api.patience import LEFT_BEHIND
 from broker.api.problems import problems
 from broker.api.redrive import (
@@ -34,6 +34,7 @@ from broker.api.redrive import (
 )
 from broker.api.webhooks import ChannelWebhooksView, WebhookSecretView, WebhookTestView, WebhookView
 from broker.errors import RegistryUnavailable
+from broker.news import ChannelNews
 from broker.registry.idempotency import IdempotencyKeys
 
 log = structlog.get_logger()
@@ -86,6 +87,7 @@ def make_app(parts: Parts) -> web.Application:
     app[PARTS] = parts
     app[DOORS] = Doors(parts.channels)
     app[LEFT_BEHIND] = set()
+    app[NEWS] = ChannelNews(parts.broker)
     app[RATE_LIMIT] = RateLimit(parts.settings.rate_limit)
     app.add_routes(ROUTES)
     app[DESCRIPTION] = describe(app)
@@ -106,6 +108,7 @@ async def sign_off(request: web.Request, response: web.StreamResponse) -> None:
 async def _close_doors(app: web.Application) -> AsyncIterator[None]:
     yield
     await app[DOORS].close()
+    await app[NEWS].close()
     left: set[asyncio.Task[Any]] = app[LEFT_BEHIND]
     while left:
         await asyncio.wait(left)

@@ -8,7 +8,7 @@ from aiohttp_pydantic.oas.typing import r200, r201, r204
 from broker.api.endpoint import AdminEndpoint, answer
 from broker.api.forms import Bot, ChannelCreation, ChannelPatch, renamed
 from broker.api.pages import DEFAULT_LIMIT, Cursor, Limit, answer_page
-from broker.api.parts import DOORS
+from broker.api.parts import DOORS, NEWS
 from broker.api.problems import Problem, fault, not_found
 from broker.api.schemas import Channel, ChannelList, CreatedChannel
 from broker.models.inbound import ChannelId
@@ -76,6 +76,7 @@ class ChannelView(AdminEndpoint):
             changes["bot"] = checked_bot(body.bot, self.parts.bot_types)
         channel = await self.parts.channels.update(channel_id, changes)
         self.request.app[DOORS].forget(channel_id)
+        self.request.app[NEWS].changed(channel_id)
         if channel is None:
             raise not_found("channel")
         return answer(Channel.of(channel))
@@ -91,6 +92,7 @@ class ChannelView(AdminEndpoint):
         await self.begin_long_work(LONGEST_DELETION_S)
         deleted = await self.parts.channels.delete(channel_id)
         self.request.app[DOORS].forget(channel_id)
+        self.request.app[NEWS].changed(channel_id)
         if not deleted:
             raise not_found("channel")
         return web.Response(status=204)

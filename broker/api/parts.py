@@ -7,6 +7,7 @@ from aiohttp import web
 
 from broker.api.doors import Doors
 from broker.api.limits import RateLimit
+from broker.news import ChannelNews
 from broker.port import Broker
 from broker.registry.channels import Channels
 from broker.registry.database import Database
@@ -58,4 +59,5 @@ class Parts:
 
 PARTS = web.AppKey("parts", Parts)
 DOORS = web.AppKey("doors", Doors)
+NEWS = web.AppKey("news", ChannelNews)
 RATE_LIMIT = web.AppKey("rate_limit", RateLimit)

@@ -10,6 +10,7 @@ from pydantic import Field
 from broker.api.endpoint import AdminEndpoint, answer
 from broker.api.forms import ALL_RESPONSES, WebhookCreation, WebhookPatch, renamed
 from broker.api.pages import DEFAULT_LIMIT, Cursor, Limit, answer_page
+from broker.api.parts import NEWS
 from broker.api.problems import Problem, fault, not_found
 from broker.api.schemas import (
     CreatedWebhook,
@@ -72,6 +73,7 @@ class ChannelWebhooksView(AdminEndpoint):
         )
         if webhook is None:
             raise not_found("channel")
+        self.request.app[NEWS].changed(channel_id)
         location = {"Location": f"/v1/webhooks/{webhook.id}"}
         return answer(CreatedWebhook.of(webhook), status=201, headers=location)
 
@@ -104,6 +106,7 @@ class WebhookView(AdminEndpoint):
         webhook = await self.parts.webhooks.update(webhook_id, changes_of(body))
         if webhook is None:
             raise not_found("webhook")
+        self.request.app[NEWS].changed(webhook.channel_id)
         return answer(Webhook.of(webhook))
 
     async def delete(self, webhook_id: WebhookId, /) -> r204:
@@ -163,6 +166,7 @@ class WebhookSecretView(AdminEndpoint):
         webhook = await self.parts.webhooks.rotate_secret(webhook_id, overlap=OVERLAP)
         if webhook is None:
             raise not_found("webhook")
+        self.request.app[NEWS].changed(webhook.channel_id)
         return answer(
             RotatedSecret(secret=webhook.secret, previous_secret_until=webhook.previous_secret_until)
         )

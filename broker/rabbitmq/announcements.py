@@ -8,7 +8,7 @@ from uuid import uuid4
 from aiormq import spec
 from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 
-from broker.errors import BrokerUnavailable, SubscriptionLost
+from broker.errors import BrokerUnavailable, SubscriptionLost, TopologyMismatch
 from broker.rabbitmq.link import CLOSE_TIMEOUT_S, TROUBLE, Link, closings_told, describe
 from broker.topology import CONTROL
 
@@ -41,7 +41,7 @@ class Announcer:
                     await channel.basic_publish(
                         body, exchange=CONTROL, properties=spec.Basic.Properties(expiration=str(LASTS_MS))
                     )
-        except TROUBLE as error:
+        except (TopologyMismatch, *TROUBLE) as error:
             raise BrokerUnavailable(f"It could not be announced: {describe(error)}") from None
 
 
@@ -64,7 +64,11 @@ class RabbitAnnouncements:
         try:
             name = f"{CONTROL}.{uuid4().hex}"
             await channel.queue_declare(
-                name, exclusive=True, auto_delete=True, arguments={"x-max-length": MOST_WAITING}
+                name,
+                exclusive=True,
+                auto_delete=True,
+                # Named, for a virtual host may have another type as its default.
+                arguments={"x-queue-type": "classic", "x-max-length": MOST_WAITING},
             )
             await channel.queue_bind(name, CONTROL)
             await channel.basic_consume(name, listener._on_message, no_ack=True)

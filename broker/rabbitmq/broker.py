@@ -13,10 +13,10 @@ from broker.errors import TopologyMismatch
 from broker.port import Announcements, Envelope, Subscription
 from broker.rabbitmq.announcements import Announcer, RabbitAnnouncements
 from broker.rabbitmq.declare import make_sure
-from broker.rabbitmq.link import TROUBLE, Link, backoff, closings_told, describe
+from broker.rabbitmq.link import PREPARE_TIMEOUT_S, TROUBLE, Link, backoff, closings_told, describe
 from broker.rabbitmq.publisher import Publisher
 from broker.rabbitmq.subscription import RabbitSubscription
-from broker.topology import Topology
+from broker.topology import CONTROL, Topology
 
 log = structlog.get_logger()
 
@@ -61,7 +61,7 @@ class RabbitBroker:
 
     @asynccontextmanager
     async def subscribe(self, queue: str, prefetch: int) -> AsyncIterator[Subscription]:
-        """Hold a queue; entering goes on trying until the broker serves it. Raises TopologyMismatch."""
+        """Hold a queue; entering goes on trying until the broker serves it."""
         subscription = await self._hold(
             queue, lambda connection: RabbitSubscription.open(connection, queue, prefetch)
         )
@@ -77,7 +77,7 @@ class RabbitBroker:
     @asynccontextmanager
     async def listen(self) -> AsyncIterator[Announcements]:
         """Listen to announcements; entering goes on trying until the broker serves them."""
-        listener = await self._hold("postbote.control", RabbitAnnouncements.open)
+        listener = await self._hold(CONTROL, RabbitAnnouncements.open)
         try:
             yield listener
         finally:
@@ -95,28 +95,27 @@ class RabbitBroker:
     async def _hold(self, queue: str, open_on: Callable[[AbstractConnection], Awaitable[T]]) -> T:
         failures = 0
         while True:
-            connection = await self._consuming.ready()
             try:
-                async with asyncio.timeout(SUBSCRIBE_TIMEOUT_S):
-                    with closings_told():
-                        return await open_on(connection)
-            except ChannelNotFoundEntity:
-                await self._redeclare(connection)
-            except TROUBLE as error:
+                return await self._open(open_on)
+            except (TopologyMismatch, *TROUBLE) as error:
+                # Also a mismatch that came about since the start: an operator can end it, and nobody else.
                 if failures == 0:
                     log.warning("broker.subscribing_failed", queue=queue, reason=describe(error))
             await asyncio.sleep(backoff(failures))
             failures += 1
 
-    async def _redeclare(self, connection: AbstractConnection) -> None:
-        # Somebody deleted the queue while the connection stood; TopologyMismatch goes to the subscriber.
-        try:
-            with closings_told():
-                await self._make_sure(connection)
-        except TopologyMismatch:
-            raise
-        except TROUBLE as error:
-            log.warning("broker.declaring_failed", reason=describe(error))
+    async def _open(self, open_on: Callable[[AbstractConnection], Awaitable[T]]) -> T:
+        connection = await self._consuming.ready()
+        with closings_told():
+            try:
+                async with asyncio.timeout(SUBSCRIBE_TIMEOUT_S):
+                    return await open_on(connection)
+            except ChannelNotFoundEntity:
+                # Somebody deleted the queue while the connection stood.
+                async with asyncio.timeout(PREPARE_TIMEOUT_S):
+                    await self._make_sure(connection)
+            async with asyncio.timeout(SUBSCRIBE_TIMEOUT_S):
+                return await open_on(connection)
 
     async def _make_sure(self, connection: AbstractConnection) -> None:
         # One at a time: both connections come up together, and the second then finds all in place.

@@ -207,6 +207,76 @@ async def test_a_deleted_queue_ends_the_subscription_and_is_made_anew(
         assert ids(await take(subscription, 1)) == ["m-1"]
 
 
+#: Takes the consumers of a queue off it, as a change of its leader may: neither they nor their AMQP channels hear
+#: of it.
+DROP_CONSUMERS = """
+{ok, Queue} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"%s">>)),
+[{ok, _, _} = ra:process_command(amqqueue:get_pid(Queue),
+    rabbit_fifo:make_checkout({element(2, Consumer), element(1, Consumer)}, cancel, #{}))
+ || Consumer <- rabbit_amqqueue:consumers(Queue)].
+"""
+
+
+async def test_a_consumer_that_was_dropped_without_a_word_is_noticed(
+    make_rabbit: MakeBroker, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.rabbitmq.subscription.WATCH_S", 0.5)
+    broker = await make_rabbit()
+    async with broker.subscribe(QUEUE, 50) as subscription:
+        await broker.publish(INBOUND, envelope(0))
+        subscription.ack((await take(subscription, 1))[0])
+        await subscription.flush()
+        dropped = await asyncio.to_thread(node.ctl, "eval", DROP_CONSUMERS % QUEUE)
+        assert "{ok," in dropped, "there was one to drop"
+        await broker.publish(INBOUND, envelope(1))
+        async with asyncio.timeout(20):
+            with pytest.raises(SubscriptionLost, match="does not know this consumer"):
+                await subscription.receive()
+    async with broker.subscribe(QUEUE, 50) as subscription:
+        assert ids(await take(subscription, 1)) == ["m-1"]
+
+
+async def test_a_consumer_that_waits_behind_another_is_no_lost_one(
+    make_rabbit: MakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.rabbitmq.subscription.WATCH_S", 0.2)
+    holding, waiting = await make_rabbit(), await make_rabbit()
+    async with holding.subscribe(QUEUE, 50) as first, waiting.subscribe(QUEUE, 50) as second:
+        receiving = asyncio.create_task(second.receive())
+        # Some ten looks of each.
+        done, _ = await asyncio.wait({receiving}, timeout=2.0)
+        assert not done
+        await holding.publish(INBOUND, envelope(0))
+        assert ids(await take(first, 1)) == ["m-0"]
+        receiving.cancel()
+        await asyncio.gather(receiving, return_exceptions=True)
+
+
+@on_one_node
+async def test_partitions_that_stop_to_fit_meanwhile_are_waited_out(
+    make_rabbit: MakeBroker, node: Node
+) -> None:
+    broker = await make_rabbit()
+    async with await aio_pika.connect(node.url) as connection, connection.channel() as channel:
+        await channel.declare_queue(inbound_queue("p04"), durable=True, arguments={"x-queue-type": "quorum"})
+    await asyncio.to_thread(node.ctl, "close_all_connections", "tests")
+    async with asyncio.timeout(30):
+        while "5 partitions" not in await reason_of_check(broker):  # noqa: ASYNC110 - the broker sends no event
+            await asyncio.sleep(0.05)
+    with pytest.raises(BrokerUnavailable, match="5 partitions"):
+        await broker.announce(b"nobody can hear it")
+    holding = asyncio.create_task(first_id(broker))
+    done, _ = await asyncio.wait({holding}, timeout=1.0)
+    assert not done, "it waits for an operator"
+    async with await aio_pika.connect(node.url) as connection, connection.channel() as channel:
+        await channel.queue_delete(inbound_queue("p04"))
+    async with asyncio.timeout(30):
+        while await reason_of_check(broker):  # noqa: ASYNC110 - the broker sends no event
+            await asyncio.sleep(0.05)
+    await broker.publish(INBOUND, envelope(7))
+    assert await asyncio.wait_for(holding, 30) == "m-7"
+
+
 async def test_a_queue_of_another_kind_is_refused_by_name(make_rabbit: MakeBroker, node: Node) -> None:
     async with await aio_pika.connect(node.url) as connection, connection.channel() as channel:
         await channel.declare_queue(MESSAGES, durable=True)
