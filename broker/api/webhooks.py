@@ -117,8 +117,10 @@ class WebhookView(AdminEndpoint):
         Status Codes:
             204: It is deleted.
         """
-        if not await self.parts.webhooks.delete(webhook_id):
+        channel_id = await self.parts.webhooks.delete(webhook_id)
+        if channel_id is None:
             raise not_found("webhook")
+        self.request.app[NEWS].changed(channel_id)
         return web.Response(status=204)
 
 

@@ -7,7 +7,7 @@ another body a mistake.
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import and_, delete, select
+from sqlalchemy import and_, delete, select, tuple_
 
 from broker.models.records import now
 from broker.registry.database import Database
@@ -56,21 +56,13 @@ class IdempotencyKeys:
 
     async def clear(self) -> None:
         """Clear away the keys that name nothing any more, in pieces."""
-        old = (
-            select(idempotency_keys.c.channel_id, idempotency_keys.c.key)
-            .where(idempotency_keys.c.created_at < now() - LASTS)
-            .limit(ROWS_A_PIECE)
+        name = (idempotency_keys.c.channel_id, idempotency_keys.c.key)
+        old = idempotency_keys.c.created_at < now() - LASTS
+        # Asked again of the row itself: it may have been claimed anew since it was found.
+        some = delete(idempotency_keys).where(
+            tuple_(*name).in_(select(*name).where(old).limit(ROWS_A_PIECE)), old
         )
         cleared = ROWS_A_PIECE
         while cleared == ROWS_A_PIECE:
             async with self._db.write() as connection:
-                keys = [tuple(row) for row in await connection.execute(old)]
-                for channel_id, key in keys:
-                    await connection.execute(
-                        delete(idempotency_keys).where(
-                            idempotency_keys.c.channel_id == channel_id,
-                            idempotency_keys.c.key == key,
-                            idempotency_keys.c.created_at < now() - LASTS,
-                        )
-                    )
-            cleared = len(keys)
+                cleared = (await connection.execute(some)).rowcount

@@ -116,15 +116,18 @@ class Webhooks:
         async with self._db.write() as connection:
             await connection.execute(noted)
 
-    async def delete(self, webhook_id: str) -> bool:
-        """Delete a webhook; what waits for it in the backlog is given up when its turn comes."""
+    async def delete(self, webhook_id: str) -> str | None:
+        """Delete a webhook, and return its channel's id; None where there is no such webhook.
+
+        What waits for it in the backlog is given up when its turn comes.
+        """
         async with self._db.write() as connection:
             found = select(webhooks.c.channel_id).where(webhooks.c.id == webhook_id)
-            channel_id = (await connection.execute(found)).scalar()
+            channel_id: str | None = (await connection.execute(found)).scalar()
             if channel_id is None or not await _changed(connection, channel_id):
-                return False
+                return None
             gone = await connection.execute(delete(webhooks).where(webhooks.c.id == webhook_id))
-            return bool(gone.rowcount)
+        return channel_id if gone.rowcount else None
 
     async def rotate_secret(self, webhook_id: str, *, overlap: timedelta) -> Webhook | None:
         """Give a webhook a new secret; the old one signs too for as long as `overlap`."""

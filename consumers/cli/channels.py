@@ -10,6 +10,19 @@ from consumers.cli.output import AsJson, show_json, show_table
 app = typer.Typer(no_args_is_help=True, help="Create, list, change and delete channels.")
 
 Channel = Annotated[str, typer.Argument(help="The channel's id, such as ch_… or demo.")]
+Retry = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--retry",
+        help="For webhooks that set none: seconds to wait before another attempt; repeated: before each later one.",
+    ),
+]
+TimeToLive = Annotated[
+    float | None,
+    typer.Option(
+        help="For webhooks that set none: how old an answer may be when it is delivered, in seconds."
+    ),
+]
 
 
 @app.command("list")
@@ -32,12 +45,12 @@ def create(
     name: str,
     bot: Annotated[str, typer.Option(help="The bot's type: echo or demo.")] = "echo",
     verify_token: Annotated[str | None, typer.Option(help="Sent in each body; made where not given.")] = None,
+    retry: Retry = None,
+    time_to_live: TimeToLive = None,
     as_json: bool = AsJson,
 ) -> None:
     """Create a channel. Its access token is shown this once."""
-    body: dict[str, Any] = {"name": name, "bot": {"type": bot}}
-    if verify_token is not None:
-        body["verifyToken"] = verify_token
+    body = _given(name, bot, verify_token, retry, time_to_live)
     show_item(admin("POST", "/v1/channels", body), as_json)
 
 
@@ -53,14 +66,15 @@ def update(
     name: Annotated[str | None, typer.Option(help="Another name.")] = None,
     bot: Annotated[str | None, typer.Option(help="Another type of bot.")] = None,
     verify_token: Annotated[str | None, typer.Option(help="Another verify token.")] = None,
+    retry: Retry = None,
+    time_to_live: TimeToLive = None,
     as_json: bool = AsJson,
 ) -> None:
     """Change a channel."""
-    changes: dict[str, Any] = {"name": name, "verifyToken": verify_token, "bot": bot and {"type": bot}}
-    given = {key: value for key, value in changes.items() if value is not None}
-    if not given:
-        raise typer.BadParameter("give at least one of --name, --bot and --verify-token")
-    show_item(admin("PATCH", f"/v1/channels/{segment(channel)}", given), as_json)
+    changes = _given(name, bot, verify_token, retry, time_to_live)
+    if not changes:
+        raise typer.BadParameter("give at least one option that changes something")
+    show_item(admin("PATCH", f"/v1/channels/{segment(channel)}", changes), as_json)
 
 
 @app.command()
@@ -73,3 +87,20 @@ def delete(
         typer.confirm(f"Delete the channel {channel} with its webhooks and conversations?", abort=True)
     admin("DELETE", f"/v1/channels/{segment(channel)}")
     typer.echo(f"Deleted {channel}.")
+
+
+def _given(
+    name: str | None,
+    bot: str | None,
+    verify_token: str | None,
+    retry: list[float] | None,
+    time_to_live: float | None,
+) -> dict[str, Any]:
+    wanted = {
+        "name": name,
+        "bot": bot and {"type": bot},
+        "verifyToken": verify_token,
+        "retrySchedule": retry or None,
+        "timeToLiveSeconds": time_to_live,
+    }
+    return {key: value for key, value in wanted.items() if value is not None}
