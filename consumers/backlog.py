@@ -16,12 +16,12 @@ from datetime import timedelta
 import structlog
 
 from broker.models.records import BotResponse, now
+from broker.registry.backlog import LaneWorked
 from broker.registry.records import BacklogLane, Delivery
 from consumers.delivering import Deliverer, Job, Later, Settled
 from consumers.gates import Gates
 from consumers.lanes import HandedBack
-from consumers.outage import outlast
-from consumers.parking import BacklogStore
+from consumers.parking import Parking
 from consumers.serving import Stop
 
 log = structlog.get_logger()
@@ -30,8 +30,6 @@ log = structlog.get_logger()
 LOOK_S = 0.5
 #: Lanes drained at a time by one worker.
 LANES = 256
-#: Deliveries of a lane read at a time.
-PAGE = 50
 #: What was delivered is written at least so often, in seconds: it is what a crash makes come twice.
 SETTLE_S = 5.0
 #: Longer than a page can take between two writes: one attempt at its longest, and some.
@@ -41,8 +39,8 @@ LEASE_S = 120.0
 class Drainer:
     """Drains the backlog with one task for each lane in hand. `run` ends when stopping begins."""
 
-    def __init__(self, store: BacklogStore, deliverer: Deliverer, gates: Gates, stop: Stop) -> None:
-        self._store = store
+    def __init__(self, parking: Parking, deliverer: Deliverer, gates: Gates, stop: Stop) -> None:
+        self._parking = parking
         self._deliverer = deliverer
         self._gates = gates
         self._stop = stop
@@ -87,12 +85,11 @@ class Drainer:
         room = LANES - len(self._lanes)
         if room <= 0:
             return []
-        claiming = outlast(lambda: self._claim_up_to(room), "backlog.claiming")
-        return await self._stop.unless(claiming) or []
+        return await self._stop.unless(self._claim_up_to(room)) or []
 
     async def _claim_up_to(self, room: int) -> list[BacklogLane]:
-        wanted = share(room, {webhook: self._gates.room(webhook) for webhook in await self._store.due()})
-        return await self._store.claim(wanted, LEASE_S) if wanted else []
+        wanted = share(room, {webhook: self._gates.room(webhook) for webhook in await self._parking.due()})
+        return await self._parking.claim(wanted, LEASE_S) if wanted else []
 
     async def _drain(self, hold: "_Hold") -> None:
         lane = hold.lane
@@ -101,7 +98,7 @@ class Drainer:
                 pass
         except HandedBack:
             # Nothing of it was done since the last write: let go, so that another worker need not wait.
-            await outlast(lambda: self._settle(lane, [], 0.0, None), "backlog.settling")
+            await self._parking.settle(LaneWorked(lane, (), now(), None))
         except Exception:
             # The lease runs out, and another worker tries then.
             log.exception("backlog.drain_failed", webhook=lane.webhook_id, conversation=lane.conversation_key)
@@ -112,7 +109,7 @@ class Drainer:
         done: list[Delivery] = []
         wait_s: float | None = None
         since = time.monotonic()
-        for delivery in await outlast(lambda: self._store.head(lane, PAGE), "backlog.reading"):
+        for delivery in await self._parking.head(lane):
             try:
                 tried, wait_s = await self._attempt(delivery, hold)
             except HandedBack:
@@ -121,19 +118,11 @@ class Drainer:
             if wait_s is not None or hold.letting_go or time.monotonic() - since > SETTLE_S:
                 break
         going_on = wait_s is None and not hold.letting_go
-        live = await outlast(
-            lambda: self._settle(lane, done, wait_s or 0.0, LEASE_S if going_on else None),
-            "backlog.settling",
-        )
+        due = now() + timedelta(seconds=wait_s or 0.0)
+        live = await self._parking.settle(LaneWorked(lane, done, due, LEASE_S if going_on else None))
         if live:
             log.debug("lane.live", webhook=lane.webhook_id, conversation=lane.conversation_key)
         return going_on and not live
-
-    async def _settle(
-        self, lane: BacklogLane, done: list[Delivery], wait_s: float, lease_s: float | None
-    ) -> bool:
-        due = now() + timedelta(seconds=wait_s)
-        return await self._store.settle(lane, done, next_attempt_at=due, lease_s=lease_s)
 
     async def _attempt(self, delivery: Delivery, hold: "_Hold") -> tuple[Delivery, float | None]:
         """Make one attempt; the wait before the next is None where the delivery is settled."""

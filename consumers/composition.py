@@ -196,12 +196,14 @@ async def work_deliver(base: Base, allowed: tuple[Network, ...]) -> None:
             webhooks, backlog, disabling, directory, timedelta(seconds=settings.disable_after_s)
         )
         policy = Policy(Schedule(), settings.time_to_live_s)
+        parking = Parking(backlog)
+        stack.push_async_callback(parking.close)
         deliverer = Deliverer(directory, poster, gates, disabling, standing, policy)
         shared = Delivering(
             broker=base.broker,
             directory=directory,
             deliverer=deliverer,
-            parking=Parking(backlog),
+            parking=parking,
             store=deliveries,
             log=delivery_log,
             gates=gates,
@@ -218,7 +220,7 @@ async def work_deliver(base: Base, allowed: tuple[Network, ...]) -> None:
             group.create_task(delivery_log.run(base.stop))
             group.create_task(standing.run(base.stop))
             group.create_task(Sweeper(Expiry(base.database), policy).run(base.stop))
-            group.create_task(Drainer(backlog, deliverer, gates, base.stop).run())
+            group.create_task(Drainer(parking, deliverer, gates, base.stop).run())
             group.create_task(workers.run(base.stop))
             group.create_task(Sharing(workers, settings.partitions, serve_one, base.stop).run())
 

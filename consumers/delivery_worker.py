@@ -18,6 +18,8 @@ from broker.ids import delivery_id
 from broker.models.records import BotResponse, now
 from broker.partitions import conversation_key
 from broker.port import Broker, Envelope, Subscription
+from broker.registry.backlog import LaneToPark
+from broker.registry.lane_statements import LaneKey
 from broker.registry.records import Delivery, Webhook
 from broker.topology import matches
 from consumers.dead_letters import bury
@@ -27,7 +29,7 @@ from consumers.directory import Directory
 from consumers.gates import Gates
 from consumers.lanes import Lane, Lanes
 from consumers.outage import outlast
-from consumers.parking import LaneKey, Parked, Parking
+from consumers.parking import Parked, Parking
 from consumers.rejection import why_invalid
 from consumers.waiting import Receipt, Waiting
 
@@ -166,10 +168,9 @@ class DeliverySession:
         """Put the lane into the backlog: the head, and all that wait behind it at this moment."""
         waiting = list(lane.items)
         log.debug("lane.parked", webhook=lane.key[0], conversation=lane.key[1], messages=len(waiting))
+        due = now() + timedelta(seconds=wait_s)
         await self._shared.parking.park(
-            self._partition,
-            [item.delivery("pending") for item in waiting],
-            now() + timedelta(seconds=wait_s),
+            LaneToPark(self._partition, [item.delivery("pending") for item in waiting], due)
         )
         if self._parked is not None:
             self._parked.parked(lane.key)

@@ -1,16 +1,24 @@
-"""Parking: what the delivery worker and the backlog's drainer ask of the registry, outlasting its outages."""
+"""Parking: what the delivery worker and the backlog's drainer ask of the registry.
+
+Many lanes at a time become one transaction, so that an endpoint that fails a hundred lanes at once costs the
+others no hundred of them. Outages of the database are outlasted.
+"""
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Protocol
 
+from broker.batching import Batcher
+from broker.registry.backlog import LaneToPark, LaneWorked
+from broker.registry.lane_statements import LaneKey
 from broker.registry.records import BacklogLane, Delivery
 from consumers.outage import outlast
 
-#: A webhook's part of a conversation: (webhook id, conversation key).
-LaneKey = tuple[str, str]
-
+#: Lanes dealt with in one transaction, and in one reading: a page of each is in memory then.
+LANES_A_WRITE = 128
+LANES_A_READ = 32
+#: Deliveries of a lane read at a time.
+PAGE = 50
 #: Lanes remembered to be live, for each partition: what is forgotten is asked again.
 MOST_LIVE = 10_000
 
@@ -48,12 +56,12 @@ class BacklogStore(Protocol):
         """Return the webhooks that have lanes of a partition in the backlog."""
         ...
 
-    async def park(self, partition: int, waiting: Sequence[Delivery], next_attempt_at: datetime) -> None:
-        """Put a lane into the backlog."""
+    async def park(self, lanes: Sequence[LaneToPark]) -> None:
+        """Put lanes into the backlog."""
         ...
 
-    async def append(self, waiting: Sequence[Delivery]) -> bool:
-        """Put deliveries behind those of their lane; False where the lane is live again."""
+    async def append(self, lanes: Sequence[Sequence[Delivery]]) -> list[bool]:
+        """Put deliveries behind those of their lanes; False for each lane that is live again."""
         ...
 
     async def due(self) -> list[str]:
@@ -64,31 +72,61 @@ class BacklogStore(Protocol):
         """Take hold of lanes that are due, so many of each webhook."""
         ...
 
-    async def head(self, lane: BacklogLane, limit: int) -> list[Delivery]:
-        """Return a lane's first pending deliveries, in order."""
+    async def heads(self, lanes: Sequence[BacklogLane], limit: int) -> list[list[Delivery]]:
+        """Return the first pending deliveries of each lane, in order."""
         ...
 
-    async def settle(
-        self, lane: BacklogLane, done: Sequence[Delivery], *, next_attempt_at: datetime, lease_s: float | None
-    ) -> bool:
-        """Write what was done, and hold the lane on or let go of it; True where it is live again."""
+    async def settle(self, lanes: Sequence[LaneWorked]) -> list[bool]:
+        """Write what was done, and hold each lane on or let go of it; True for each that is live again."""
         ...
 
 
 class Parking:
-    """Puts lanes into the backlog for the delivery worker."""
+    """Puts lanes into the backlog, and takes them out. Close it when nobody uses it any more."""
 
     def __init__(self, store: BacklogStore) -> None:
         self._store = store
+        self._parks: Batcher[LaneToPark, None] = Batcher(self._park, LANES_A_WRITE)
+        self._appends: Batcher[Sequence[Delivery], bool] = Batcher(store.append, LANES_A_WRITE)
+        self._heads: Batcher[BacklogLane, list[Delivery]] = Batcher(self._read_heads, LANES_A_READ)
+        self._settles: Batcher[LaneWorked, bool] = Batcher(store.settle, LANES_A_WRITE)
 
     async def webhooks_of(self, partition: int) -> set[str]:
         """Return the webhooks that have lanes of a partition in the backlog."""
         return await outlast(lambda: self._store.webhooks_of(partition), "delivery.backlog")
 
-    async def park(self, partition: int, waiting: Sequence[Delivery], next_attempt_at: datetime) -> None:
+    async def park(self, lane: LaneToPark) -> None:
         """Put a lane into the backlog: its head, due for another attempt then, and what waits behind it."""
-        await outlast(lambda: self._store.park(partition, waiting, next_attempt_at), "delivery.parking")
+        await outlast(lambda: self._parks.submit(lane), "delivery.parking")
 
     async def append(self, waiting: Sequence[Delivery]) -> bool:
         """Put deliveries behind those of their lane; False where the lane is live again."""
-        return await outlast(lambda: self._store.append(waiting), "delivery.parking")
+        return await outlast(lambda: self._appends.submit(waiting), "delivery.parking")
+
+    async def due(self) -> list[str]:
+        """Return the webhooks that have lanes which are due."""
+        return await outlast(self._store.due, "backlog.looking")
+
+    async def claim(self, wanted: Mapping[str, int], lease_s: float) -> list[BacklogLane]:
+        """Take hold of lanes that are due, so many of each webhook."""
+        return await outlast(lambda: self._store.claim(wanted, lease_s), "backlog.claiming")
+
+    async def head(self, lane: BacklogLane) -> list[Delivery]:
+        """Return a page of a lane's first pending deliveries, in order."""
+        return await outlast(lambda: self._heads.submit(lane), "backlog.reading")
+
+    async def settle(self, lane: LaneWorked) -> bool:
+        """Write what was done on a lane; True where it is live again."""
+        return await outlast(lambda: self._settles.submit(lane), "backlog.settling")
+
+    async def close(self) -> None:
+        """Wait for what is being written."""
+        for batcher in (self._parks, self._appends, self._heads, self._settles):
+            await batcher.close()
+
+    async def _park(self, lanes: Sequence[LaneToPark]) -> list[None]:
+        await self._store.park(lanes)
+        return [None] * len(lanes)
+
+    async def _read_heads(self, lanes: Sequence[BacklogLane]) -> list[list[Delivery]]:
+        return await self._store.heads(lanes, PAGE)

@@ -2,37 +2,59 @@
 
 A lane is in the backlog while it has a row in `backlog_lanes`. That row is the lock under which three things
 happen: a delivery is put behind the others, a drainer settles some, and the lane goes live again because none
-are left. So no message overtakes at either switch, whichever workers do these things.
+are left. So no message overtakes at either switch, whichever workers do these things. Many lanes are dealt with
+in one transaction; they are locked in the order of their keys, so that nobody waits in a circle.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Select,
-    and_,
-    bindparam,
-    delete,
-    exists,
-    or_,
-    select,
-    text,
-    update,
-)
+from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.models.records import now
 from broker.registry.database import Database
 from broker.registry.deliveries import record_of, write
+from broker.registry.due_lanes import DUE, WEBHOOKS_OF, due_lanes
+from broker.registry.lane_statements import LaneKey, head_of, lane_statements
 from broker.registry.records import BacklogLane, Delivery
-from broker.registry.tables import Utc, backlog_lanes, deliveries, webhooks
-
-LaneKey = tuple[str, str]
+from broker.registry.tables import backlog_lanes
 
 #: Lanes woken in one transaction.
 LANES_A_PIECE = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class LaneToPark:
+    """A lane that goes into the backlog: its head, due for another attempt then, and all that follow it."""
+
+    partition: int
+    waiting: Sequence[Delivery]
+    next_attempt_at: datetime
+
+    @property
+    def key(self) -> LaneKey:
+        """Name the lane."""
+        return _key(self.waiting[0])
+
+
+@dataclass(frozen=True, slots=True)
+class LaneWorked:
+    """What a drainer did on a lane: deliveries with what became of them, pending ones with failed attempts too.
+
+    The lane is held for `lease_s` seconds more, or let go of until its next attempt where that is None.
+    """
+
+    lane: BacklogLane
+    done: Sequence[Delivery]
+    next_attempt_at: datetime
+    lease_s: float | None
+
+    @property
+    def key(self) -> LaneKey:
+        """Name the lane."""
+        return self.lane.webhook_id, self.lane.conversation_key
 
 
 class Backlog:
@@ -40,44 +62,37 @@ class Backlog:
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        self._lanes = lane_statements(database.dialect)
 
     async def webhooks_of(self, partition: int) -> set[str]:
         """Return the webhooks that have lanes of a partition in the backlog."""
         async with self._db.read() as connection:
-            rows = await connection.execute(_WEBHOOKS_OF, {"partition": partition})
+            rows = await connection.execute(WEBHOOKS_OF, {"partition": partition})
             return {row[0] for row in rows}
 
-    async def park(self, partition: int, waiting: Sequence[Delivery], next_attempt_at: datetime) -> None:
-        """Put a lane into the backlog: its head, due for another attempt then, and all that follow it.
-
-        Where the lane is there already, they go behind what it has, and its schedule stays.
-        """
-        head = waiting[0]
-        lane = self._db.insert(backlog_lanes).values(
-            webhook_id=head.webhook_id,
-            conversation_key=head.conversation_key,
-            partition=partition,
-            next_attempt_at=next_attempt_at,
-            leased_until=None,
-        )
-        # An update that changes nothing, for its lock: were the row only skipped, a drainer could delete it
-        # before the deliveries behind it are written.
-        locked = lane.on_conflict_do_update(
-            index_elements=[backlog_lanes.c.webhook_id, backlog_lanes.c.conversation_key],
-            set_={"partition": lane.excluded.partition},
-        )
+    async def park(self, lanes: Sequence[LaneToPark]) -> None:
+        """Put lanes into the backlog. What is there already keeps its schedule, and gets the rest behind it."""
+        opened = {lane.key: lane for lane in reversed(lanes)}
+        rows = [
+            {
+                "webhook_id": key[0],
+                "conversation_key": key[1],
+                "partition": opened[key].partition,
+                "next_attempt_at": opened[key].next_attempt_at,
+            }
+            for key in sorted(opened)
+        ]
         async with self._db.write() as connection:
-            await connection.execute(locked)
-            await write(self._db, connection, waiting)
+            await connection.execute(self._lanes.open, self._lanes.opened.given(rows))
+            await write(self._db, connection, [delivery for lane in lanes for delivery in lane.waiting])
 
-    async def append(self, waiting: Sequence[Delivery]) -> bool:
-        """Put deliveries behind those of their lane; False where the lane is live again and nothing was written."""
-        head = waiting[0]
+    async def append(self, lanes: Sequence[Sequence[Delivery]]) -> list[bool]:
+        """Put deliveries behind those of their lanes; False for a lane that is live again, and nothing is written."""
         async with self._db.write() as connection:
-            if not await self._lock(connection, (head.webhook_id, head.conversation_key)):
-                return False
-            await write(self._db, connection, waiting)
-            return True
+            there = await self._lock(connection, {_key(waiting[0]) for waiting in lanes})
+            behind = [waiting for waiting in lanes if _key(waiting[0]) in there]
+            await write(self._db, connection, [delivery for waiting in behind for delivery in waiting])
+            return [_key(waiting[0]) in there for waiting in lanes]
 
     async def due(self) -> list[str]:
         """Return the webhooks that have lanes which are due and that nobody holds, but no disabled ones.
@@ -85,7 +100,7 @@ class Backlog:
         Costs a look into the index for each webhook with a backlog, however many lanes it has.
         """
         async with self._db.read() as connection:
-            return [row[0] for row in await connection.execute(_DUE, {"at": now()})]
+            return [row[0] for row in await connection.execute(DUE, {"at": now()})]
 
     async def claim(self, wanted: Mapping[str, int], lease_s: float) -> list[BacklogLane]:
         """Take hold of lanes that are due, up to so many of each webhook, for `lease_s` seconds.
@@ -94,20 +109,18 @@ class Backlog:
         Those of webhooks that are gone are handed out, so that someone settles them.
         """
         at = now()
-        until = at + timedelta(seconds=lease_s)
         lanes = []
         async with self._db.write() as connection:
             for webhook_id, limit in wanted.items():
-                rows = await connection.execute(_due_lanes(webhook_id, at, limit))
                 lanes += [
-                    BacklogLane(row.webhook_id, row.conversation_key, row.next_attempt_at) for row in rows
+                    BacklogLane(row.webhook_id, row.conversation_key, row.next_attempt_at)
+                    for row in await connection.execute(due_lanes(webhook_id, at, limit))
                 ]
-            for lane in lanes:
-                await connection.execute(
-                    update(backlog_lanes)
-                    .where(_is(lane.webhook_id, lane.conversation_key))
-                    .values(leased_until=until)
-                )
+            until = at + timedelta(seconds=lease_s)
+            await self._hold(
+                connection,
+                [(lane.webhook_id, lane.conversation_key, lane.next_attempt_at, until) for lane in lanes],
+            )
         return lanes
 
     async def wake(self, webhook_id: str) -> None:
@@ -133,98 +146,57 @@ class Backlog:
                         .values(next_attempt_at=now())
                     )
 
-    async def head(self, lane: BacklogLane, limit: int) -> list[Delivery]:
-        """Return the first pending deliveries of a lane, in order."""
-        wanted = (
-            select(deliveries)
-            .where(_pending(lane.webhook_id, lane.conversation_key))
-            .order_by(deliveries.c.message_counter)
-            .limit(limit)
-        )
+    async def heads(self, lanes: Sequence[BacklogLane], limit: int) -> list[list[Delivery]]:
+        """Return the first pending deliveries of each lane, in order."""
+        keys = [(lane.webhook_id, lane.conversation_key) for lane in lanes]
+        found: dict[LaneKey, list[Delivery]] = {key: [] for key in keys}
         async with self._db.read() as connection:
-            return [record_of(row) for row in await connection.execute(wanted)]
+            if self._lanes.heads is None:
+                for key in found:
+                    found[key] = [record_of(row) for row in await connection.execute(head_of(key, limit))]
+            else:
+                named = {**self._lanes.name(found), "most": limit}
+                for row in await connection.execute(self._lanes.heads, named):
+                    found[row.webhook_id, row.conversation_key].append(record_of(row))
+        return [found[key] for key in keys]
 
-    async def settle(
-        self, lane: BacklogLane, done: Sequence[Delivery], *, next_attempt_at: datetime, lease_s: float | None
-    ) -> bool:
-        """Write what a drainer did; True where nothing is left and the lane is live again.
-
-        `done` are deliveries with what became of them, still pending ones with their failed attempts among
-        them. The lane is held for `lease_s` seconds more, or let go of until its next attempt where that is None.
-        """
-        key = (lane.webhook_id, lane.conversation_key)
+    async def settle(self, lanes: Sequence[LaneWorked]) -> list[bool]:
+        """Write what drainers did; True for each lane of which nothing is left, so that it is live again."""
+        keys = {lane.key for lane in lanes}
         async with self._db.write() as connection:
-            await self._lock(connection, key)
-            if done:
-                await write(self._db, connection, done)
-            left = await connection.scalar(select(exists().where(_pending(*key))))
-            if not left:
-                await connection.execute(delete(backlog_lanes).where(_is(*key)))
-                return True
-            until = None if lease_s is None else now() + timedelta(seconds=lease_s)
-            await connection.execute(
-                update(backlog_lanes)
-                .where(_is(*key))
-                .values(next_attempt_at=next_attempt_at, leased_until=until)
+            await self._lock(connection, keys)
+            await write(self._db, connection, [delivery for lane in lanes for delivery in lane.done])
+            rows = await connection.execute(self._lanes.unfinished, self._lanes.name(keys))
+            unfinished = {(row[0], row[1]) for row in rows}
+            if finished := keys - unfinished:
+                await connection.execute(self._lanes.close, self._lanes.name(finished))
+            at = now()
+            await self._hold(
+                connection,
+                [
+                    (
+                        *lane.key,
+                        lane.next_attempt_at,
+                        None if lane.lease_s is None else at + timedelta(seconds=lane.lease_s),
+                    )
+                    for lane in lanes
+                    if lane.key in unfinished
+                ],
             )
-            return False
+        return [lane.key not in unfinished for lane in lanes]
 
-    async def _lock(self, connection: AsyncConnection, lane: LaneKey) -> bool:
-        # SQLite has no row locks and needs none: it has one writer at a time.
-        locked = await connection.execute(
-            select(backlog_lanes.c.webhook_id).where(_is(*lane)).with_for_update()
-        )
-        return locked.first() is not None
+    async def _lock(self, connection: AsyncConnection, keys: set[LaneKey]) -> set[LaneKey]:
+        rows = await connection.execute(self._lanes.lock, self._lanes.name(keys))
+        return {(row[0], row[1]) for row in rows}
 
-
-#: The webhooks of an index's beginnings, one look each: neither database skips along an index by itself.
-_BEGINNINGS = """
-WITH RECURSIVE beginnings (webhook_id) AS (
-    SELECT min(webhook_id) FROM backlog_lanes {where}
-    UNION ALL
-    SELECT (SELECT min(lane.webhook_id) FROM backlog_lanes AS lane
-            WHERE lane.webhook_id > beginnings.webhook_id {also})
-    FROM beginnings WHERE beginnings.webhook_id IS NOT NULL
-)
-SELECT webhook_id FROM beginnings WHERE webhook_id IS NOT NULL
-"""
-_WEBHOOKS_OF = text(
-    _BEGINNINGS.format(where="WHERE partition = :partition", also="AND lane.partition = :partition")
-)
-_DUE = text(
-    _BEGINNINGS.format(where="", also="")  # noqa: S608 - constants of this module
-    + """
-AND EXISTS (SELECT 1 FROM backlog_lanes AS lane WHERE lane.webhook_id = beginnings.webhook_id
-            AND lane.next_attempt_at <= :at AND (lane.leased_until IS NULL OR lane.leased_until <= :at))
-AND NOT EXISTS (SELECT 1 FROM webhooks WHERE webhooks.id = beginnings.webhook_id AND NOT webhooks.enabled)
-"""
-).bindparams(bindparam("at", type_=Utc))
+    async def _hold(
+        self, connection: AsyncConnection, lanes: Sequence[tuple[str, str, datetime, datetime | None]]
+    ) -> None:
+        if lanes:
+            names = self._lanes.held.names
+            rows = [dict(zip(names, lane, strict=True)) for lane in lanes]
+            await connection.execute(self._lanes.hold, self._lanes.held.given(rows))
 
 
-def _due_lanes(webhook_id: str, at: datetime, limit: int) -> Select[Any]:
-    return (
-        select(backlog_lanes)
-        .where(
-            backlog_lanes.c.webhook_id == webhook_id,
-            backlog_lanes.c.next_attempt_at <= at,
-            or_(backlog_lanes.c.leased_until.is_(None), backlog_lanes.c.leased_until <= at),
-            ~exists().where(webhooks.c.id == webhook_id, webhooks.c.enabled.is_(False)),
-        )
-        .order_by(backlog_lanes.c.next_attempt_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True, of=backlog_lanes)
-    )
-
-
-def _is(webhook_id: str, conversation_key: str) -> ColumnElement[bool]:
-    return and_(
-        backlog_lanes.c.webhook_id == webhook_id, backlog_lanes.c.conversation_key == conversation_key
-    )
-
-
-def _pending(webhook_id: str, conversation_key: str) -> ColumnElement[bool]:
-    return and_(
-        deliveries.c.webhook_id == webhook_id,
-        deliveries.c.conversation_key == conversation_key,
-        deliveries.c.status == "pending",
-    )
+def _key(delivery: Delivery) -> LaneKey:
+    return delivery.webhook_id, delivery.conversation_key

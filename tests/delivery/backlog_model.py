@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from broker.models.records import now
+from broker.registry.backlog import LaneToPark, LaneWorked
+from broker.registry.lane_statements import LaneKey
 from broker.registry.records import BacklogLane, Delivery
-from consumers.parking import LaneKey
 
 
 @dataclass
@@ -29,17 +30,19 @@ class BacklogModel:
         await asyncio.sleep(0)
         return {key[0] for key, lane in self.lanes.items() if lane.partition == partition}
 
-    async def park(self, partition: int, waiting: Sequence[Delivery], next_attempt_at: datetime) -> None:
+    async def park(self, lanes: Sequence[LaneToPark]) -> None:
         await asyncio.sleep(0)
-        self.lanes.setdefault(_key(waiting[0]), _Lane(partition, _loop_time(next_attempt_at)))
-        self._write(waiting)
+        for lane in lanes:
+            self.lanes.setdefault(lane.key, _Lane(lane.partition, _loop_time(lane.next_attempt_at)))
+            self._write(lane.waiting)
         await asyncio.sleep(0)
 
-    async def append(self, waiting: Sequence[Delivery]) -> bool:
+    async def append(self, lanes: Sequence[Sequence[Delivery]]) -> list[bool]:
         await asyncio.sleep(0)
-        there = _key(waiting[0]) in self.lanes
-        if there:
-            self._write(waiting)
+        there = [_key(waiting[0]) in self.lanes for waiting in lanes]
+        for waiting, is_there in zip(lanes, there, strict=True):
+            if is_there:
+                self._write(waiting)
         await asyncio.sleep(0)
         return there
 
@@ -56,24 +59,25 @@ class BacklogModel:
                 claimed.append(BacklogLane(*key, now()))
         return claimed
 
-    async def head(self, lane: BacklogLane, limit: int) -> list[Delivery]:
+    async def heads(self, lanes: Sequence[BacklogLane], limit: int) -> list[list[Delivery]]:
         await asyncio.sleep(0)
-        return self._pending((lane.webhook_id, lane.conversation_key))[:limit]
+        return [self._pending((lane.webhook_id, lane.conversation_key))[:limit] for lane in lanes]
 
-    async def settle(
-        self, lane: BacklogLane, done: Sequence[Delivery], *, next_attempt_at: datetime, lease_s: float | None
-    ) -> bool:
+    async def settle(self, lanes: Sequence[LaneWorked]) -> list[bool]:
         await asyncio.sleep(0)
-        key = (lane.webhook_id, lane.conversation_key)
-        self._write(done)
-        left = self._pending(key)
-        if not left:
-            self.lanes.pop(key, None)
-        elif key in self.lanes:
-            self.lanes[key].due = _loop_time(next_attempt_at)
-            self.lanes[key].leased_until = 0.0 if lease_s is None else _time() + lease_s
+        live = []
+        for worked in lanes:
+            self._write(worked.done)
+            left = self._pending(worked.key)
+            live.append(not left)
+            if not left:
+                self.lanes.pop(worked.key, None)
+            elif worked.key in self.lanes:
+                lane = self.lanes[worked.key]
+                lane.due = _loop_time(worked.next_attempt_at)
+                lane.leased_until = 0.0 if worked.lease_s is None else _time() + worked.lease_s
         await asyncio.sleep(0)
-        return not left
+        return live
 
     async def wake(self, webhook_id: str) -> None:
         for key, lane in self.lanes.items():

@@ -66,5 +66,6 @@ async def worker(database_url: str) -> AsyncIterator[Worker]:
     stop.set()
     await asyncio.gather(*running)
     await log.flush(2)
+    await shared.parking.close()
     await directory.close()
     await database.close()

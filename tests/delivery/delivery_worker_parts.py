@@ -133,7 +133,9 @@ class Worker:
 
     def drainer(self) -> "asyncio.Task[None]":
         """Begin to drain the backlog."""
-        return asyncio.create_task(Drainer(self.backlog, self.shared.deliverer, self.gates, self.stop).run())
+        return asyncio.create_task(
+            Drainer(self.shared.parking, self.shared.deliverer, self.gates, self.stop).run()
+        )
 
     async def parked(self) -> set[tuple[str, str]]:
         """Return all lanes that are in the backlog."""

@@ -131,18 +131,19 @@ class Worker:
         standing = Standing(seen, world.store, seen, seen, timedelta(days=5))
         schedule = Schedule(head=(0.5, 2.0), tail=(60.0, 300.0, 1800.0))
         deliverer = Deliverer(seen, world, gates, seen, standing, Policy(schedule, 1e9))
+        parking = Parking(world.store)
         self.shared = Delivering(
             seen,
             seen,
             deliverer,
-            Parking(world.store),
+            parking,
             world.store,
             self.log,  # type: ignore[arg-type]
             gates,
             3,
         )
         self.tasks = [
-            asyncio.create_task(Drainer(world.store, deliverer, gates, self.stop).run()),
+            asyncio.create_task(Drainer(parking, deliverer, gates, self.stop).run()),
             asyncio.create_task(standing.run(self.stop)),
         ]
 

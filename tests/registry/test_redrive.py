@@ -11,7 +11,7 @@ from sqlalchemy import event, exists, func, select, text, update
 from broker.models.records import now
 from broker.partitions import partition_of
 from broker.registry import redrive as module
-from broker.registry.backlog import Backlog
+from broker.registry.backlog import Backlog, LaneToPark, LaneWorked
 from broker.registry.channels import Channels
 from broker.registry.conversations import Conversations, NewTurn
 from broker.registry.database import Database
@@ -87,7 +87,8 @@ async def lanes_of(database: Database) -> list[Any]:
 
 async def waiting_in(database: Database, webhook: Webhook, user: str = "u") -> list[int]:
     lane = BacklogLane(webhook.id, f"{webhook.channel_id}/{user}", now())
-    return [each.message_counter for each in await Backlog(database).head(lane, 10_000)]
+    (head,) = await Backlog(database).heads([lane], 10_000)
+    return [each.message_counter for each in head]
 
 
 @pytest.mark.parametrize("status", ["dead", "expired"])
@@ -111,7 +112,7 @@ async def test_a_delivery_that_was_given_up_waits_again_and_keeps_its_attempts(
     backlog = Backlog(database)
     assert await backlog.webhooks_of(row.partition) == {webhook.id}
     (lane,) = await backlog.claim({webhook.id: 10}, 60)
-    assert await backlog.head(lane, 10) == [redriven]
+    assert await backlog.heads([lane], 10) == [[redriven]]
 
 
 async def test_what_became_of_it_after_the_redrive_is_written_and_may_be_redriven_again(
@@ -122,9 +123,9 @@ async def test_what_became_of_it_after_the_redrive_is_written_and_may_be_redrive
     for tries in (4, 5):
         await redrive.delivery(dead.id)
         (lane,) = await Backlog(database).claim({webhook.id: 1}, 60)
-        (pending,) = await Backlog(database).head(lane, 1)
+        ((pending,),) = await Backlog(database).heads([lane], 1)
         again = given_up(webhook, id=dead.id, attempt_count=tries, attempts=attempts(tries)[-1:])
-        assert await Backlog(database).settle(lane, [again], next_attempt_at=now(), lease_s=None)
+        assert await Backlog(database).settle([LaneWorked(lane, [again], now(), None)]) == [True]
         kept = await Deliveries(database).get(dead.id)
         assert kept is not None
         assert (kept.status, kept.attempts_before, len(kept.attempts)) == ("dead", tries - 1, tries)
@@ -153,7 +154,7 @@ async def test_a_redriven_one_goes_before_what_waits_already_and_the_lane_is_due
     behind = [given_up(webhook, n, status="pending", reason=None, finished_at=None) for n in (5, 6)]
     await Deliveries(database).log([dead])
     backlog = Backlog(database)
-    await backlog.park(0, behind, now() + timedelta(hours=2))
+    await backlog.park([LaneToPark(0, behind, now() + timedelta(hours=2))])
     assert await backlog.claim({webhook.id: 1}, 60) == []
     await redrive.delivery(dead.id)
     assert await waiting_in(database, webhook) == [4, 5, 6]
@@ -167,14 +168,14 @@ async def test_whoever_holds_a_lane_keeps_it_and_its_schedule(
     await Deliveries(database).log([dead])
     backlog = Backlog(database)
     five = given_up(webhook, 5, status="pending", reason=None, finished_at=None)
-    await backlog.park(0, [five], now())
+    await backlog.park([LaneToPark(0, [five], now())])
     (lane,) = await backlog.claim({webhook.id: 1}, 3600)
     (held,) = await lanes_of(database)
     await redrive.delivery(dead.id)
     assert await lanes_of(database) == [held]
     # The holder finds that the lane is not empty yet.
     done = given_up(webhook, 5, id=five.id)
-    assert not await backlog.settle(lane, [done], next_attempt_at=now(), lease_s=None)
+    assert await backlog.settle([LaneWorked(lane, [done], now(), None)]) == [False]
     assert await waiting_in(database, webhook) == [4]
 
 
@@ -276,11 +277,11 @@ async def test_a_lane_that_goes_live_at_that_moment_keeps_its_row_where_somethin
         last = given_up(webhook, 2, user, status="pending", reason=None, finished_at=None)
         dead = given_up(webhook, 1, user)
         await store.log([dead])
-        await backlog.park(0, [last], now())
+        await backlog.park([LaneToPark(0, [last], now())])
         lane = BacklogLane(webhook.id, last.conversation_key, now())
         done = given_up(webhook, 2, user, id=last.id)
         await asyncio.gather(
-            backlog.settle(lane, [done], next_attempt_at=now(), lease_s=None), redrive.delivery(dead.id)
+            backlog.settle([LaneWorked(lane, [done], now(), None)]), redrive.delivery(dead.id)
         )
     async with database.read() as connection:
         assert await connection.scalar(orphans) == 0
