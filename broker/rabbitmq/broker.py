@@ -63,7 +63,8 @@ class RabbitBroker:
     async def subscribe(self, queue: str, prefetch: int) -> AsyncIterator[Subscription]:
         """Hold a queue; entering goes on trying until the broker serves it."""
         subscription = await self._hold(
-            queue, lambda connection: RabbitSubscription.open(connection, queue, prefetch)
+            queue,
+            lambda connection: RabbitSubscription.open(connection, self._consuming.sieve, queue, prefetch),
         )
         try:
             yield subscription

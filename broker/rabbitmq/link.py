@@ -8,6 +8,7 @@ consumer, and it costs no object and no task that we do not need.
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum
@@ -20,6 +21,8 @@ from pamqp.common import FieldTable
 from yarl import URL
 
 from broker.errors import BrokerUnavailable, TopologyMismatch
+from broker.rabbitmq.sieve import Sieve
+from broker.rabbitmq.transport import SiftedTransport
 
 log = structlog.get_logger()
 
@@ -86,6 +89,8 @@ class Link:
         self.state = State.IDLE
         #: Counts the connections there have been.
         self.generation = 0
+        #: Sifts what the connection receives.
+        self.sieve = Sieve(time.monotonic)
 
     def start(self) -> None:
         """Begin to connect; does nothing the second time."""
@@ -157,6 +162,8 @@ class Link:
     async def _connect(self) -> AbstractConnection:
         properties: FieldTable = {"connection_name": f"postbote {self._name}"}
         opened = aio_pika.Connection(self._url, client_properties=properties)
+        sieve = Sieve(asyncio.get_running_loop().time)
+        opened.kwargs["transport_factory"] = SiftedTransport(sieve)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await opened.connect()
@@ -168,6 +175,7 @@ class Link:
             await _farewell(opened)
             raise
         self._opened = opened
+        self.sieve = sieve
         return connection
 
     async def _stay(self, connection: AbstractConnection) -> None:

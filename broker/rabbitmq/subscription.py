@@ -2,37 +2,46 @@
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import structlog
 from aiormq import spec
 from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 
 from broker.errors import SubscriptionLost
-from broker.port import Envelope, HeaderValue
+from broker.port import Envelope
 from broker.rabbitmq.link import CLOSE_TIMEOUT_S, TROUBLE, describe
+from broker.rabbitmq.sieve import Sieve
 
 log = structlog.get_logger()
 
 #: Seconds between two looks at whether the broker still counts us among the queue's consumers.
 WATCH_S = 5.0
+#: How long an acknowledgement waits for others to go with it, in seconds, and up to which part of the prefetch.
+LINGER_S = 0.02
+LINGERING_PART = 10
 
 
 class RabbitSubscription:
     """Takes from one queue on one AMQP channel, until that is closed by either side.
 
     Delivery tags count up from 1 on each AMQP channel, so the oldest open tag tells what may be acknowledged
-    in one frame; whatever is settled beyond it goes singly, so that one slow message does not use up the
-    prefetch of the others.
+    in one frame. Whatever is settled beyond it waits a moment for that one, and then goes singly, so that one
+    slow message does not use up the prefetch of the others.
     """
 
-    def __init__(self, channel: AbstractChannel, queue: str) -> None:
+    def __init__(self, channel: AbstractChannel, sieve: Sieve, queue: str, prefetch: int) -> None:
         self._channel = channel
+        self._sieve = sieve
         self._queue = queue
+        self._most_lingering = prefetch // LINGERING_PART
         #: Bounded by the prefetch: the broker sends no more than that unacknowledged.
         self._arrived: deque[Envelope] = deque()
         self._open: OrderedDict[int, None] = OrderedDict()
         self._settled: list[int] = []
+        #: Settled beyond the oldest open one at the last flush.
+        self._late: set[int] = set()
+        self._linger: asyncio.TimerHandle | None = None
         self._lost: str | None = None
         self._wake = asyncio.Event()
         self._due = asyncio.Event()
@@ -43,13 +52,16 @@ class RabbitSubscription:
         channel.on_consumer_cancel_callbacks.add(self._on_cancelled)
 
     @classmethod
-    async def open(cls, connection: AbstractConnection, queue: str, prefetch: int) -> "RabbitSubscription":
+    async def open(
+        cls, connection: AbstractConnection, sieve: Sieve, queue: str, prefetch: int
+    ) -> "RabbitSubscription":
         """Begin to consume. Raises what the client library raises where the broker refuses."""
         channel = await connection.channel(publisher_confirms=False)
-        subscription = cls(channel, queue)
+        subscription = cls(channel, sieve, queue, prefetch)
         try:
+            sieve.take(channel.number, subscription._arrive)
             await channel.basic_qos(prefetch_count=prefetch)
-            await channel.basic_consume(queue, subscription._on_message)
+            await channel.basic_consume(queue, subscription._on_stray)
         except BaseException:
             await subscription.close()
             raise
@@ -72,18 +84,35 @@ class RabbitSubscription:
         if self._lost is None and envelope.tag in self._open:
             del self._open[envelope.tag]
             self._settled.append(envelope.tag)
-            self._due.set()
+            if len(self._settled) >= self._most_lingering:
+                self._due.set()
+            elif self._linger is None:
+                self._linger = asyncio.get_running_loop().call_later(LINGER_S, self._due.set)
 
     async def flush(self) -> None:
         """Wait until the acknowledgements so far are written to the connection."""
+        self._late.update(self._settled)
+        await self._flush()
+
+    async def _flush(self) -> None:
         async with self._flushing:
             settled, self._settled = self._settled, []
+            late, self._late = self._late, set()
+            if self._linger is not None:
+                self._linger.cancel()
+                self._linger = None
             if not settled or self._lost is not None:
                 return
             oldest_open = next(iter(self._open), None)
             in_a_row = [tag for tag in settled if oldest_open is None or tag < oldest_open]
-            singly = [tag for tag in settled if oldest_open is not None and tag > oldest_open]
-            frames = [(tag, False) for tag in singly]
+            beyond = [tag for tag in settled if oldest_open is not None and tag > oldest_open]
+            frames = [(tag, False) for tag in beyond if tag in late]
+            self._settled = [tag for tag in beyond if tag not in late]
+            if self._settled:
+                self._late.update(self._settled)
+                self._linger = asyncio.get_running_loop().call_later(LINGER_S, self._due.set)
+            if not frames and not in_a_row:
+                return
             if in_a_row:
                 # The highest that is still outstanding: naming one already settled is an error to the broker.
                 frames.append((max(in_a_row), True))
@@ -119,12 +148,13 @@ class RabbitSubscription:
     async def _say_goodbye(self) -> None:
         await self.flush()
         await self._channel.close()
+        self._sieve.leave(self._channel.number)
 
     async def _flush_when_due(self) -> None:
         while True:
             await self._due.wait()
             self._due.clear()
-            await self.flush()
+            await self._flush()
 
     async def _watch(self) -> None:
         # A broker may drop a consumer without a word, at a change of the queue's leader for example: the AMQP
@@ -151,13 +181,15 @@ class RabbitSubscription:
             log.warning("broker.consumer_gone", queue=self._queue)
             self._lose("the broker does not know this consumer any more")
 
-    async def _on_message(self, message: DeliveredMessage) -> None:
-        # Nothing is awaited here: the library runs these as tasks, which begin in the order of arrival.
+    def _arrive(self, envelope: Envelope) -> None:
         if self._lost is None:
-            envelope = envelope_of(message)
             self._open[envelope.tag] = None
             self._arrived.append(envelope)
             self._wake.set()
+
+    async def _on_stray(self, _: DeliveredMessage) -> None:
+        # The sieve takes every delivery. One that got past it is of a hold that is over, and comes again.
+        self._lose("a delivery went astray")
 
     def _on_closed(self, closing: "asyncio.Future[object]") -> None:
         self._lose(describe(None if closing.cancelled() else closing.exception()))
@@ -171,38 +203,7 @@ class RabbitSubscription:
         self._arrived.clear()
         self._open.clear()
         self._settled.clear()
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
         self._wake.set()
-
-
-def envelope_of(message: DeliveredMessage) -> Envelope:
-    """Read a message off the wire, also an odd one that an outside program published."""
-    delivery = message.delivery
-    assert isinstance(delivery, spec.Basic.Deliver)  # nothing else comes to a consumer
-    properties = message.header.properties
-    raw = properties.headers or {}
-    counted = raw.get("x-delivery-count")
-    returned = counted if isinstance(counted, int) else 0
-    return Envelope(
-        id=_text(properties.message_id) or "",
-        body=message.body,
-        routing_key=_text(delivery.routing_key) or "",
-        headers=_plain(raw),
-        tag=delivery.delivery_tag or 0,
-        returned=max(returned, int(bool(delivery.redelivered))),
-    )
-
-
-def _plain(raw: Mapping[str, object]) -> Mapping[str, HeaderValue]:
-    plain: dict[str, HeaderValue] = {}
-    for name, value in raw.items():
-        if isinstance(value, bytes | bytearray):
-            plain[name] = value.decode("utf-8", "replace")
-        elif isinstance(value, str | int | bool):
-            plain[name] = value
-    return plain
-
-
-def _text(value: object) -> str | None:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    return value if isinstance(value, str) else None

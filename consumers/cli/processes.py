@@ -1,6 +1,7 @@
 """The processes of Postbote: what `postbote run`, `api`, `bot`, `deliver` and `migrate` start."""
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -86,6 +87,7 @@ def _with_servers(command: str) -> Settings:
 def _run(process: Callable[[Settings, Stop], Coroutine[Any, Any, None]], settings: Settings) -> None:
     configure_logs(settings)
     _raise_file_limit()
+    _collect_seldom()
     loop_factory = None
     if sys.platform != "win32":
         import uvloop
@@ -93,6 +95,14 @@ def _run(process: Callable[[Settings, Stop], Coroutine[Any, Any, None]], setting
         loop_factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(_until_signalled(process, settings))
+
+
+def _collect_seldom() -> None:
+    # What a message makes is freed by its reference counts; cycles are rare. With the usual thresholds the collector
+    # looks at it all the same, at every few messages, and that was a fifth of a delivery's cost.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE, 20, 20)
 
 
 def _raise_file_limit() -> None:
@@ -143,6 +153,8 @@ async def _until_signalled(
     log.info("process.stopped")
 
 
+#: New objects at which the garbage collector looks for cycles among them.
+GARBAGE = 50_000
 #: Sockets and files that one process may have open.
 MOST_FILES = 65_536
 #: For closing connections and files, after the grace of what was in flight.

@@ -49,6 +49,13 @@ class PostgresProgram:
         """True from `start` until `stop` or `kill`."""
         return self._server is not None
 
+    @property
+    def pid(self) -> int:
+        """The server's first process, whose children do the work; raises RuntimeError where it does not run."""
+        if self._server is None:
+            raise RuntimeError("PostgreSQL does not run")
+        return self._server.pid
+
     def start(self) -> None:
         """Start the server on its data, and wait until it takes connections."""
         log = self._folder / "log"
@@ -102,7 +109,7 @@ class PostgresProgram:
 @contextmanager
 def program_server(settings: Sequence[str]) -> Iterator[PostgresProgram]:
     """Run a private server with settings (`name=value`); raises RuntimeError, which says what to install."""
-    programs = _find_programs()
+    programs = find_programs()
     with tempfile.TemporaryDirectory(
         prefix="postbote-postgres-", dir=_quick_folder(), ignore_cleanup_errors=True
     ) as folder:
@@ -122,7 +129,8 @@ def _quick_folder() -> str | None:
     return None
 
 
-def _find_programs() -> Path:
+def find_programs() -> Path:
+    """Find the newest version's programs; raises RuntimeError, which says what to install, where there are none."""
     # Debian keeps each version's programs apart, and puts none of the server's on the PATH. Newest first.
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: _version(path), reverse=True)
     on_path = shutil.which("initdb")

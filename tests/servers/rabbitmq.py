@@ -295,6 +295,13 @@ class ProgramNode:
         """True from `start` until `stop` or `kill`."""
         return self._server is not None
 
+    @property
+    def pid(self) -> int:
+        """The server's process; raises RuntimeError where it does not run."""
+        if self._server is None:
+            raise RuntimeError("RabbitMQ does not run")
+        return self._server.pid
+
     def pause(self) -> None:
         """Stop the server's process where it stands, and wait until all its threads do."""
         if self._server is not None:

@@ -1,0 +1,196 @@
+"""The sieve: takes the deliveries of subscriptions off a connection's stream, before the client library sees them.
+
+The library makes four objects and a task of each delivery and passes its three frames through two queues; here
+they are read where they lie. All other frames go on to the library untouched, in order. Frames are as in AMQP
+0-9-1, section 4.2; a delivery is its method (basic.deliver), its content header and its body, the frames of one
+AMQP channel in a row.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from struct import Struct
+
+from pamqp import decode
+
+from broker.port import Envelope, HeaderValue
+
+#: Type, channel and size of a frame; after the payload comes its end.
+HEAD = Struct(">BHI")
+HEAD_SIZE, FRAME_END = HEAD.size, 0xCE
+METHOD, HEADER, BODY = 1, 2, 3
+#: basic.deliver: class 60, method 60.
+DELIVER = b"\x00\x3c\x00\x3c"
+HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
+#: A broker that sends deliveries sends no heartbeats, and the library has to see that it lives: so often, in seconds.
+BEAT_S = 1.0
+
+_TAG = Struct(">QB")
+_SIZE_AND_FLAGS = Struct(">QH")
+_LENGTH = Struct(">I")
+#: The properties before the message id, by their flag (section 4.2.6.1), in order: short texts, the table, an octet.
+_BEFORE_ID = ((0x8000, "text"), (0x4000, "text"), (0x2000, "table"), (0x1000, "octet"), (0x0800, "octet"),
+              (0x0400, "text"), (0x0200, "text"), (0x0100, "text"))  # fmt: skip
+_HEADERS, _MESSAGE_ID = 0x2000, 0x0080
+_COUNT = b"x-delivery-count"
+
+
+class Headers(Mapping[str, HeaderValue]):
+    """A message's headers, decoded when somebody looks: almost nobody does."""
+
+    __slots__ = ("_plain", "_raw")
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
+        self._plain: Mapping[str, HeaderValue] | None = None
+
+    def __getitem__(self, name: str) -> HeaderValue:
+        return self._decoded()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._decoded())
+
+    def __len__(self) -> int:
+        return len(self._decoded())
+
+    def __repr__(self) -> str:
+        return repr(self._decoded())
+
+    def _decoded(self) -> Mapping[str, HeaderValue]:
+        if self._plain is None:
+            self._plain = plain_headers(decode.field_table(self._raw)[1])
+        return self._plain
+
+
+class _Taker:
+    """Puts one AMQP channel's deliveries together from their frames."""
+
+    __slots__ = ("_body", "_headers", "_id", "_key", "_left", "_redelivered", "_tag", "_take", "_under_way")
+
+    def __init__(self, take: Callable[[Envelope], None]) -> None:
+        self._take = take
+        #: The kind of frame that comes next: METHOD while no delivery is under way.
+        self._under_way = METHOD
+        self._tag = self._left = self._redelivered = 0
+        self._key = self._id = ""
+        self._headers = b""
+        self._body: list[bytes] = []
+
+    def takes(self, kind: int, data: bytes, start: int, end: int) -> bool:
+        """Read a frame's payload, data[start:end]; False where it is for the library."""
+        if kind != self._under_way:
+            return False
+        if kind == METHOD:
+            if data[start : start + 4] != DELIVER:
+                return False
+            at = start + 5 + data[start + 4]
+            self._tag, self._redelivered = _TAG.unpack_from(data, at)
+            at += 9
+            at += 1 + data[at]
+            self._key = data[at + 1 : at + 1 + data[at]].decode("utf-8", "replace")
+            self._under_way = HEADER
+            return True
+        if kind == HEADER:
+            self._read_properties(data, start + 4)
+            self._under_way = BODY
+        else:
+            self._body.append(data[start:end])
+            self._left -= end - start
+        if self._left <= 0:
+            self._complete()
+        return True
+
+    def _read_properties(self, data: bytes, start: int) -> None:
+        self._left, flags = _SIZE_AND_FLAGS.unpack_from(data, start)
+        at = start + 10
+        self._headers = b""
+        for flag, kind in _BEFORE_ID:
+            if flags & flag:
+                if kind == "text":
+                    at += 1 + data[at]
+                elif kind == "octet":
+                    at += 1
+                else:
+                    length = 4 + _LENGTH.unpack_from(data, at)[0]
+                    self._headers = data[at : at + length] if length > 4 else b""
+                    at += length
+        self._id = data[at + 1 : at + 1 + data[at]].decode("utf-8", "replace") if flags & _MESSAGE_ID else ""
+
+    def _complete(self) -> None:
+        raw = self._headers
+        headers: Mapping[str, HeaderValue] = Headers(raw) if raw else {}
+        returned = self._redelivered & 1
+        if _COUNT in raw:
+            counted = headers.get("x-delivery-count")
+            returned = max(returned, counted) if isinstance(counted, int) else returned
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._body = []
+        self._under_way = METHOD
+        self._take(Envelope(self._id, body, self._key, headers, self._tag, returned))
+
+
+class Sieve:
+    """Sifts what one connection receives."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._takers: dict[int, _Taker] = {}
+        #: The beginning of a frame whose end is not here yet.
+        self._rest = b""
+        self._beat_at = 0.0
+        self._sifting: bool | None = None
+
+    def take(self, channel: int, take: Callable[[Envelope], None]) -> None:
+        """Hand over an AMQP channel's deliveries from now on; ask before it consumes."""
+        self._takers[channel] = _Taker(take)
+
+    def leave(self, channel: int) -> None:
+        """Let an AMQP channel's deliveries go to the library again; ask after it is closed."""
+        self._takers.pop(channel, None)
+
+    def feed(self, received: bytes) -> bytes:
+        """Take deliveries out of what was received, and return the rest, in whole frames."""
+        if self._sifting is False:
+            return received
+        data = self._rest + received if self._rest else received
+        if self._sifting is None and len(data) >= 4:
+            # A server that speaks another version of the protocol answers with its name and hangs up.
+            self._sifting = data[:4] != b"AMQP"
+            if not self._sifting:
+                return data
+        passed: list[bytes] = []
+        at = kept = 0
+        end_of_data = len(data)
+        taken = False
+        while end_of_data - at > HEAD_SIZE:
+            kind, channel, size = HEAD.unpack_from(data, at)
+            end = at + HEAD_SIZE + size + 1
+            if end > end_of_data:
+                break
+            if data[end - 1] != FRAME_END:
+                # What is out of step stays so: the library says what is wrong, and gives up the connection.
+                self._sifting = False
+                return b"".join((*passed, data[kept:]))
+            taker = self._takers.get(channel)
+            if taker is not None and taker.takes(kind, data, at + HEAD_SIZE, end - 1):
+                if kept < at:
+                    passed.append(data[kept:at])
+                kept = end
+                taken = True
+            at = end
+        if kept < at:
+            passed.append(data[kept:at])
+        self._rest = data[at:]
+        if taken and self._clock() - self._beat_at > BEAT_S:
+            self._beat_at = self._clock()
+            passed.append(HEARTBEAT)
+        return b"".join(passed)
+
+
+def plain_headers(raw: Mapping[str, object]) -> Mapping[str, HeaderValue]:
+    """Keep the headers that are texts, whole numbers and truths, also odd ones of an outside program."""
+    plain: dict[str, HeaderValue] = {}
+    for name, value in raw.items():
+        if isinstance(value, bytes | bytearray):
+            plain[name] = value.decode("utf-8", "replace")
+        elif isinstance(value, str | int | bool):
+            plain[name] = value
+    return plain

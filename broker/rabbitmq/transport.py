@@ -1,0 +1,51 @@
+"""The transport of a connection to RabbitMQ: TCP or TLS as the client library opens it, with a sieve in between."""
+
+import asyncio
+import struct
+from typing import Any
+
+import aiormq
+from aiormq.exceptions import AMQPConnectionError
+from yarl import URL
+
+from broker.rabbitmq.sieve import Sieve
+
+
+class SiftedTransport(aiormq.TransportFactory):
+    """Opens one connection, for one use; raises AMQPConnectionError."""
+
+    def __init__(self, sieve: Sieve) -> None:
+        self._sieve = sieve
+
+    async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect, and return what the library reads from and writes to."""
+        context = kwargs.pop("ssl_context_provider", None)
+        tls = await context.get_context() if url.scheme == "amqps" and context is not None else None
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(loop=loop)
+        protocol = _Sifted(self._sieve, reader, loop)
+        try:
+            transport, _ = await loop.create_connection(
+                lambda: protocol, url.host or "localhost", url.port or 5672, ssl=tls, **kwargs
+            )
+        except OSError as error:
+            raise AMQPConnectionError(*error.args) from error
+        return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+
+class _Sifted(asyncio.StreamReaderProtocol):
+    def __init__(self, sieve: Sieve, reader: asyncio.StreamReader, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(reader, loop=loop)
+        self._sieve = sieve
+        # Kept here: the base class holds its reader weakly.
+        self._library = reader
+
+    def data_received(self, data: bytes) -> None:
+        """Sift what came; a frame that cannot be read ends the connection."""
+        try:
+            rest = self._sieve.feed(data)
+        except (struct.error, IndexError, ValueError) as error:
+            self._library.set_exception(ConnectionError(f"a frame cannot be read: {error}"))
+            return
+        if rest:
+            super().data_received(rest)

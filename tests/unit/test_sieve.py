@@ -1,0 +1,154 @@
+"""The sieve reads deliveries as the client library does, however the stream is cut, and lets all else through."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pamqp.frame
+from hypothesis import example, given
+from hypothesis import strategies as st
+from pamqp import body, commands, header, heartbeat
+
+from broker.port import Envelope
+from broker.rabbitmq.sieve import HEARTBEAT, Sieve
+
+SIFTED, OTHER = (1, 2), (3, 0)
+texts = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20)
+short = st.none() | st.text("abcdefgh-", min_size=1, max_size=40)
+headers = st.none() | st.dictionaries(
+    st.sampled_from(["x-delivery-count", "postbote-turn", "weird"]),
+    st.one_of(texts, st.booleans(), st.integers(-5, 2**31 - 1), st.lists(st.integers(0, 9), max_size=2)),
+    max_size=3,
+)
+
+
+@st.composite
+def messages(draw: st.DrawFn) -> tuple[Any, ...]:
+    return (
+        draw(st.integers(1, 2**40)),
+        draw(st.booleans()),
+        draw(texts),
+        commands.Basic.Properties(
+            content_type=draw(short),
+            content_encoding=draw(short),
+            headers=draw(headers),
+            delivery_mode=draw(st.sampled_from([None, 1, 2])),
+            priority=draw(st.none() | st.integers(0, 9)),
+            correlation_id=draw(short),
+            reply_to=draw(short),
+            expiration=draw(short),
+            message_id=draw(short),
+            timestamp=draw(st.sampled_from([None, datetime(2026, 1, 1, tzinfo=UTC)])),
+            message_type=draw(short),
+            app_id=draw(short),
+        ),
+        draw(st.lists(st.binary(min_size=1, max_size=30), max_size=3)),
+    )
+
+
+def frames_of(channel: int, message: tuple[Any, ...]) -> list[bytes]:
+    tag, redelivered, key, properties, parts = message
+    deliver = commands.Basic.Deliver("a consumer", tag, redelivered, "an exchange", key)
+    head = header.ContentHeader(body_size=sum(map(len, parts)), properties=properties)
+    frames = [deliver, head, *map(body.ContentBody, parts)]
+    return [pamqp.frame.marshal(frame, channel) for frame in frames]
+
+
+def expected(message: tuple[Any, ...]) -> Envelope:
+    tag, redelivered, key, properties, parts = message
+    plain = {k: v for k, v in (properties.headers or {}).items() if isinstance(v, str | int | bool)}
+    counted = plain.get("x-delivery-count")
+    returned = max(counted if isinstance(counted, int) else 0, int(redelivered))
+    return Envelope(properties.message_id or "", b"".join(parts), key, plain, tag, returned)
+
+
+REST = [
+    commands.Basic.Ack(7),
+    commands.Channel.Close(404, "gone", 60, 20),
+    commands.Basic.Cancel("a consumer"),
+    heartbeat.Heartbeat(),
+]
+streams = st.lists(
+    st.tuples(st.sampled_from([*SIFTED, 3]), messages())
+    | st.tuples(st.sampled_from([*SIFTED, *OTHER]), st.sampled_from(REST)),
+    max_size=8,
+)
+
+
+def sieve_of(got: dict[int, list[Envelope]], clock: Any = lambda: 0.0) -> Sieve:
+    sieve = Sieve(clock)
+    for channel in SIFTED:
+        sieve.take(channel, got.setdefault(channel, []).append)
+    return sieve
+
+
+@given(streams, st.lists(st.integers(1, 60), min_size=1, max_size=40), st.randoms())
+@example([], [1], None)
+def test_deliveries_are_taken_out_and_the_rest_goes_on_in_order(
+    stream: list[tuple[int, Any]], cuts: list[int], dice: Any
+) -> None:
+    # Frames of different AMQP channels may be mixed; those of one stay in order.
+    queues: dict[int, list[tuple[bytes, bool]]] = {}
+    for channel, what in stream:
+        if isinstance(what, tuple):
+            sifted = channel in SIFTED
+            queues.setdefault(channel, []).extend((frame, sifted) for frame in frames_of(channel, what))
+        else:
+            number = 0 if isinstance(what, heartbeat.Heartbeat) else channel
+            frame = pamqp.frame.marshal(what, number)
+            queues.setdefault(channel, []).append((frame, False))
+    sent, passed = b"", b""
+    while queues:
+        channel = dice.choice(sorted(queues))
+        frame, sifted = queues[channel].pop(0)
+        sent += frame
+        passed += b"" if sifted else frame
+        if not queues[channel]:
+            del queues[channel]
+    got: dict[int, list[Envelope]] = {}
+    sieve = sieve_of(got)
+    through, at, turn = b"", 0, 0
+    while at < len(sent):
+        size = cuts[turn % len(cuts)]
+        through += sieve.feed(sent[at : at + size])
+        at, turn = at + size, turn + 1
+    assert through == passed
+    for channel in SIFTED:
+        assert got[channel] == [
+            expected(what) for number, what in stream if number == channel and isinstance(what, tuple)
+        ]
+
+
+PLAIN = (1, False, "key", commands.Basic.Properties(message_id="m"), [b"{}"])
+
+
+def test_the_library_sees_that_the_broker_lives_while_only_deliveries_come() -> None:
+    now = 0.0
+    got: dict[int, list[Envelope]] = {}
+    sieve = sieve_of(got, lambda: now)
+    through = []
+    for now in (10.0, 10.5, 10.9, 11.5, 12.0):  # noqa: B007 - the clock of the sieve
+        through.append(sieve.feed(b"".join(frames_of(1, PLAIN))))
+    assert through == [HEARTBEAT, b"", b"", HEARTBEAT, b""]
+    assert pamqp.frame.unmarshal(HEARTBEAT)[2].name == "Heartbeat"
+
+
+def test_an_amqp_channel_that_was_left_is_the_library_s_again() -> None:
+    got: dict[int, list[Envelope]] = {}
+    sieve = sieve_of(got)
+    sent = b"".join(frames_of(1, PLAIN))
+    assert sieve.feed(sent) == b""
+    sieve.leave(1)
+    assert sieve.feed(sent) == sent
+    assert len(got[1]) == 1
+
+
+def test_what_is_out_of_step_goes_through_as_it_is() -> None:
+    got: dict[int, list[Envelope]] = {}
+    sieve = sieve_of(got)
+    bad = b"\x01\x00\x01\x00\x00\x00\x02ab!"
+    good = pamqp.frame.marshal(commands.Basic.Ack(1), 3)
+    sent = b"".join(frames_of(1, PLAIN))
+    assert sieve.feed(good + bad + sent) == good + bad + sent
+    assert sieve.feed(sent) == sent
+    assert sieve_of(got).feed(b"AMQP\x00\x00\x09\x01") == b"AMQP\x00\x00\x09\x01"
+    assert got == {1: [], 2: []}
