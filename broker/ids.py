@@ -3,10 +3,13 @@
 import base64
 import hashlib
 import secrets
-from uuid import UUID, uuid4, uuid5
+from uuid import UUID, uuid4
 
 #: Namespace of every derived identifier. Changing it makes every redelivery look new to its receiver.
 NAMESPACE = UUID("6f0d2f5e-6f0b-5d1c-9a3b-0d6a3f0c7b11")
+
+
+_BEGUN = hashlib.sha1(NAMESPACE.bytes, usedforsecurity=False)
 
 
 def new_message_id() -> str:
@@ -16,17 +19,17 @@ def new_message_id() -> str:
 
 def message_id(channel_id: str, given: str) -> str:
     """Derive a message's id from the sender's own (an Idempotency-Key, an AMQP message-id), per channel."""
-    return str(uuid5(NAMESPACE, f"message/{channel_id}/{given}"))
+    return _derived(f"message/{channel_id}/{given}")
 
 
 def response_id(message_id: str, index: int) -> str:
     """Derive the id of a bot response: the same whenever the same message is answered again."""
-    return str(uuid5(NAMESPACE, f"response/{message_id}/{index}"))
+    return _derived(f"response/{message_id}/{index}")
 
 
 def delivery_id(response_id: str, webhook_id: str) -> str:
     """Derive the id of a delivery, which every attempt of it carries as its `webhook-id`."""
-    return str(uuid5(NAMESPACE, f"delivery/{response_id}/{webhook_id}"))
+    return _derived(f"delivery/{response_id}/{webhook_id}")
 
 
 def new_id(prefix: str) -> str:
@@ -47,3 +50,15 @@ def token_hash(token: str) -> str:
 def new_webhook_secret() -> str:
     """Make a signing secret as Standard Webhooks writes it: `whsec_` and 32 random bytes in base64."""
     return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def _derived(name: str) -> str:
+    # A UUID of version 5 (RFC 9562, section 5.5) at a third of what the standard library takes for it: one is made
+    # for each response and one for each delivery.
+    made = _BEGUN.copy()
+    made.update(name.encode())
+    digest = bytearray(made.digest()[:16])
+    digest[6] = digest[6] & 0x0F | 0x50
+    digest[8] = digest[8] & 0x3F | 0x80
+    text = digest.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

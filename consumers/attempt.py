@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any
 
 import aiohttp
@@ -81,22 +82,25 @@ class Poster:
     ) -> Outcome:
         """Make the `number`-th attempt (from 1) of a delivery. Never raises for anything that the endpoint does."""
         body = webhook_body(response, webhook.verify_token or channel.verify_token)
-        headers = delivery_headers(webhook, response, delivery_id, body, datetime.now(UTC))
         started_at = datetime.now(UTC)
+        headers = delivery_headers(webhook, response, delivery_id, body, started_at)
         clock = time.perf_counter()
         status_code, error, detail, answer, retry_after = None, None, "", "", None
         try:
             async with self._client.post(
                 webhook.url,
-                data=body,
+                # As the library would make it of plain bytes, once it has looked through what else it might be.
+                data=aiohttp.BytesPayload(body, content_type="application/json"),
                 headers=headers,
                 allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=webhook.timeout_s or self._timeout_s),
+                timeout=_timeout(webhook.timeout_s or self._timeout_s),
             ) as got:
                 status_code = got.status
                 duration = time.perf_counter() - clock
-                retry_after = retry_after_s(got.headers.get("Retry-After"), datetime.now(UTC))
-                answer = await _beginning(got)
+                if "Retry-After" in got.headers:
+                    retry_after = retry_after_s(got.headers["Retry-After"], datetime.now(UTC))
+                if not got.content.at_eof():
+                    answer = await _beginning(got)
         except (aiohttp.ClientError, OSError, ValueError, asyncio.InvalidStateError) as failure:
             duration = time.perf_counter() - clock
             if status_code is None:
@@ -119,6 +123,11 @@ class Poster:
         opened = socket.socket(family, kind, protocol)
         opened.setblocking(False)
         return opened
+
+
+@lru_cache(maxsize=1024)
+def _timeout(seconds: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=seconds)
 
 
 def delivery_headers(

@@ -7,6 +7,7 @@ begins to, holds little of what all share.
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 
 #: What every endpoint may have in flight, whatever it did.
 LEAST = 4
@@ -15,34 +16,43 @@ LEAST = 4
 class Concurrency:
     """Hands out an endpoint's own places, first come first served."""
 
-    __slots__ = ("_least", "_most", "_waiting", "limit", "taken")
+    __slots__ = ("_asking", "_least", "_most", "_waiting", "limit", "taken")
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._least = min(LEAST, most)
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[asyncio.Future[bool]] = deque()
+        self._asking: asyncio.TimerHandle | None = None
         #: How many may be in flight now.
         self.limit = float(self._least)
         self.taken = 0
 
-    async def take(self, within_s: float) -> bool:
-        """Wait for a place; False after `within_s` seconds without one."""
+    def take_now(self) -> bool:
+        """Take a place where one is free and nobody waits; False otherwise."""
         if self.taken < int(self.limit) and not self._waiting:
             self.taken += 1
             return True
-        given: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        return False
+
+    async def take(self, within_s: float) -> bool:
+        """Wait for a place; False without one after `within_s` seconds at most, for all who wait together."""
+        if self.take_now():
+            return True
+        loop = asyncio.get_running_loop()
+        given: asyncio.Future[bool] = loop.create_future()
         self._waiting.append(given)
+        if self._asking is None:
+            self._asking = loop.call_later(within_s, self._ask_all)
         try:
-            await asyncio.wait({given}, timeout=within_s)
+            return await given
         except asyncio.CancelledError:
-            if given.done():
+            if given.cancelled():
+                with suppress(ValueError):
+                    self._waiting.remove(given)
+            elif given.result():
+                # It was given at the moment in which nobody wanted it any more.
                 self._leave()
             raise
-        finally:
-            if not given.done():
-                given.cancel()
-                self._waiting.remove(given)
-        return not given.cancelled()
 
     def give_back(self, well: bool | None) -> None:
         """Give a place back; `well` says whether the answer was quick and good, None where none was asked for."""
@@ -55,5 +65,15 @@ class Concurrency:
     def _leave(self) -> None:
         self.taken -= 1
         while self._waiting and self.taken < int(self.limit):
-            self.taken += 1
-            self._waiting.popleft().set_result(None)
+            given = self._waiting.popleft()
+            if not given.done():
+                self.taken += 1
+                given.set_result(True)
+
+    def _ask_all(self) -> None:
+        # One timer for all, however many wait.
+        self._asking = None
+        waiting, self._waiting = self._waiting, deque()
+        for given in waiting:
+            if not given.done():
+                given.set_result(False)

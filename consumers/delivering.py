@@ -110,8 +110,10 @@ class Deliverer:
         `waiting` is entered while nothing has begun yet, so that whoever stops can break that off. `crowds`
         tells whether the webhook has more in memory than a slow or failing one may have.
         """
-        with waiting():
-            found = await self._directory.of_channel(job.response.channel_id)
+        found = self._directory.known(job.response.channel_id)
+        if found is None:
+            with waiting():
+                found = await self._directory.of_channel(job.response.channel_id)
         webhook = next((w for w in found.webhooks if w.id == job.webhook_id), None) if found else None
         if found is None or webhook is None:
             return Settled("dead", "the webhook was deleted")
@@ -130,6 +132,9 @@ class Deliverer:
             held_up = self._held_up(gate, crowds)
             if held_up is not None:
                 return held_up
+            passage = self._gates.enter_now(gate, first=job.first)
+            if passage is not None:
+                break
             with waiting():
                 passage = await self._gates.enter(gate, first=job.first)
         well: bool | None = None
@@ -150,7 +155,7 @@ class Deliverer:
                 raise
             well = outcome.answer.alive
         finally:
-            passage.leave(well)
+            passage.leave(well, self._gates.clock())
         self._learn(gate, webhook, admission, outcome.answer, policy)
         decision = decide(
             policy,

@@ -90,19 +90,24 @@ class DeliverySession:
             except ValidationError as error:
                 await self._bury(envelope, "not a bot response of a known version", why_invalid(error))
                 continue
-            await self._fan_out(envelope, response)
+            # Not even a coroutine for what needs no waiting.
+            found = self._shared.directory.known(response.channel_id, response.channel_revision)
+            if found is None:
+                found = await self._shared.directory.of_channel(
+                    response.channel_id, response.channel_revision
+                )
+            if found is None:
+                gone = f"the channel {response.channel_id} is deleted"
+                await self._bury(envelope, "unknown channel", gone)
+            else:
+                self._fan_out(envelope, response, found.webhooks)
 
     async def stop(self, grace_s: float) -> None:
         """Let the attempts in flight end; what waits for another attempt is handed back."""
         await self._lanes.stop(grace_s)
 
-    async def _fan_out(self, envelope: Envelope, response: BotResponse) -> None:
-        channel_id = response.channel_id
-        found = await self._shared.directory.of_channel(channel_id, response.channel_revision)
-        if found is None:
-            await self._bury(envelope, "unknown channel", f"the channel {channel_id} is deleted")
-            return
-        wanted = [webhook for webhook in found.webhooks if wants(webhook, response.kind)]
+    def _fan_out(self, envelope: Envelope, response: BotResponse, webhooks: Sequence[Webhook]) -> None:
+        wanted = [webhook for webhook in webhooks if wants(webhook, response.kind)]
         if not wanted:
             self._subscription.ack(envelope)
             return
@@ -112,7 +117,7 @@ class DeliverySession:
             self._subscription.ack(envelope)
             return
         receipt = Receipt(self._subscription, envelope, len(wanted))
-        conversation = conversation_key(channel_id, response.user_id)
+        conversation = conversation_key(response.channel_id, response.user_id)
         for webhook in wanted:
             waiting = Waiting(delivery_id(response.id, webhook.id), webhook.id, response, receipt)
             self._held[webhook.id] += 1
@@ -205,5 +210,7 @@ class DeliverySession:
 
 def wants(webhook: Webhook, kind: str) -> bool:
     """Tell whether a webhook's filter lets responses of this kind through."""
+    if "response.#" in webhook.events:
+        return True
     event = f"response.{kind}"
-    return any(pattern == "response.#" or matches(pattern, event) for pattern in webhook.events)
+    return any(matches(pattern, event) for pattern in webhook.events)

@@ -31,22 +31,28 @@ class Directory:
 
     def __init__(self, source: WebhookSource) -> None:
         self._source = source
-        self._entries: dict[str, tuple[float, ChannelWebhooks | None]] = {}
+        self._entries: dict[str, tuple[float, ChannelWebhooks]] = {}
         self._reads: dict[str, asyncio.Task[ChannelWebhooks | None]] = {}
 
     async def of_channel(self, channel_id: str, revision: int = 0) -> ChannelWebhooks | None:
         """Return a channel with its webhooks, at least as new as `revision`; None where it is deleted."""
-        entry = self._entries.get(channel_id)
-        if entry is not None and (entry[1] is None or entry[1].channel.revision >= revision):
-            if time.monotonic() - entry[0] > FRESH_S:
-                self._read(channel_id)
-            if entry[1] is not None:
-                return entry[1]
+        known = self.known(channel_id, revision)
+        if known is not None:
+            return known
         while True:
             found = await outlast(lambda: asyncio.shield(self._read(channel_id)), "delivery.directory")
             # A read that was under way already may have begun before the revision asked for was written.
             if found is None or found.channel.revision >= revision:
                 return found
+
+    def known(self, channel_id: str, revision: int = 0) -> ChannelWebhooks | None:
+        """Return what `of_channel` does, where that needs no waiting; None otherwise."""
+        entry = self._entries.get(channel_id)
+        if entry is None or entry[1].channel.revision < revision:
+            return None
+        if time.monotonic() - entry[0] > FRESH_S:
+            self._read(channel_id)
+        return entry[1]
 
     async def webhook(self, channel_id: str, webhook_id: str) -> Webhook | None:
         """Return a webhook as it is now, or None where it or its channel is deleted."""

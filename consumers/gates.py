@@ -133,7 +133,7 @@ class Gates:
             # The webhook's own place first: while it waits for that, it takes up none of the others'.
             if await gate.own.take(ASK_AGAIN_S):
                 try:
-                    passage = Passage(gate, await self._places.take(first=first), self.clock)
+                    passage = Passage(gate, self._places, await self._places.take(first=first), self.clock())
                 finally:
                     if passage is None:
                         gate.own.give_back(None)
@@ -141,6 +141,17 @@ class Gates:
             if passage is None:
                 gate.users -= 1
         return passage
+
+    def enter_now(self, gate: Gate, *, first: bool) -> "Passage | None":
+        """Take a place for one attempt where that needs no waiting; None otherwise."""
+        if not gate.own.take_now():
+            return None
+        place = self._places.take_now(first=first)
+        if place is None:
+            gate.own.give_back(None)
+            return None
+        gate.users += 1
+        return Passage(gate, self._places, place, self.clock())
 
     def _forget_some(self) -> None:
         for webhook_id, gate in list(islice(self._gates.items(), max(0, len(self._gates) - MOST_GATES))):
@@ -151,20 +162,20 @@ class Gates:
 class Passage:
     """One attempt on its way through a gate, from `Gates.enter` to `leave`."""
 
-    __slots__ = ("_clock", "_gate", "_place")
+    __slots__ = ("_gate", "_place", "_places")
 
-    def __init__(self, gate: Gate, place: Place, clock: Callable[[], float]) -> None:
+    def __init__(self, gate: Gate, places: Places, place: Place, at: float) -> None:
         self._gate = gate
+        self._places = places
         self._place = place
-        self._clock = clock
-        gate.started[self] = clock()
+        gate.started[self] = at
 
-    def leave(self, well: bool | None) -> None:
+    def leave(self, well: bool | None, at: float) -> None:
         """Leave; call this once. `well` says whether the endpoint did its work, None where no attempt was made."""
         gate = self._gate
-        lasted = self._clock() - gate.started.pop(self)
+        lasted = at - gate.started.pop(self)
         if well is not None:
             gate.average_s += LAST_WEIGHS * (lasted - gate.average_s)
         gate.users -= 1
         gate.own.give_back(None if well is None else well and lasted < SLOW_S)
-        self._place.leave()
+        self._places.leave(self._place)

@@ -22,13 +22,16 @@ class Places:
         self._first: deque[asyncio.Future[None]] = deque()
         self._retries: deque[asyncio.Future[None]] = deque()
         self._given = 0
+        #: The places that are taken and whose attempts began a moment ago, the oldest first, with when they did.
+        self._held: dict[Place, float] = {}
+        self._looking: asyncio.TimerHandle | None = None
         self.hanging = 0
 
     async def take(self, *, first: bool) -> "Place":
         """Wait for a place."""
-        if self._free and not self._first and (first or not self._retries):
-            self._free -= 1
-            return Place(self)
+        place = self.take_now(first=first)
+        if place is not None:
+            return place
         free: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         queue = self._first if first else self._retries
         queue.append(free)
@@ -40,7 +43,21 @@ class Places:
             else:
                 queue.remove(free)
             raise
-        return Place(self)
+        return self._hold()
+
+    def take_now(self, *, first: bool) -> "Place | None":
+        """Take a place where one is free and nobody waits before; None otherwise."""
+        if self._free and not self._first and (first or not self._retries):
+            self._free -= 1
+            return self._hold()
+        return None
+
+    def leave(self, place: "Place") -> None:
+        """Leave a place; call this once for each."""
+        if self._held.pop(place, None) is None and place.hanging:
+            self.hanging -= 1
+        else:
+            self.give_back()
 
     def give_back(self) -> None:
         """Give a place to who waits next, or keep it free."""
@@ -51,12 +68,30 @@ class Places:
                 return
         self._free += 1
 
-    def may_hang(self) -> bool:
-        """Let one more attempt go on waiting without a place, where that is within the bound."""
-        if self.hanging >= self._most_hanging:
-            return False
-        self.hanging += 1
-        return True
+    def _hold(self) -> "Place":
+        place = Place()
+        loop = asyncio.get_running_loop()
+        self._held[place] = loop.time()
+        if self._looking is None:
+            self._looking = loop.call_later(PATIENCE_S, self._look)
+        return place
+
+    def _look(self) -> None:
+        # One timer for all places: attempts that take long are rare, and a timer each is not free.
+        self._looking = None
+        loop = asyncio.get_running_loop()
+        patient = loop.time() - PATIENCE_S
+        while self._held:
+            place, since = next(iter(self._held.items()))
+            if since > patient:
+                self._looking = loop.call_later(since - patient, self._look)
+                return
+            del self._held[place]
+            # Beyond the bound an attempt keeps its place to the end.
+            if self.hanging < self._most_hanging:
+                place.hanging = True
+                self.hanging += 1
+                self.give_back()
 
     def _next(self) -> asyncio.Future[None] | None:
         retries_turn = self._given % A_RETRY_IN == A_RETRY_IN - 1
@@ -66,24 +101,10 @@ class Places:
 
 
 class Place:
-    """One place, from being taken to `leave`."""
+    """One place, from `take` to `Places.leave`."""
 
-    __slots__ = ("_hanging", "_places", "_timer")
+    __slots__ = ("hanging",)
 
-    def __init__(self, places: Places) -> None:
-        self._places = places
-        self._hanging = False
-        self._timer = asyncio.get_running_loop().call_later(PATIENCE_S, self._grow_patient)
-
-    def leave(self) -> None:
-        """Leave it; call this once."""
-        self._timer.cancel()
-        if self._hanging:
-            self._places.hanging -= 1
-        else:
-            self._places.give_back()
-
-    def _grow_patient(self) -> None:
-        if self._places.may_hang():
-            self._hanging = True
-            self._places.give_back()
+    def __init__(self) -> None:
+        #: True where its attempt waits on without it.
+        self.hanging = False

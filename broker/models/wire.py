@@ -25,7 +25,10 @@ class Wire(BaseModel):
     @classmethod
     def model_validate_json(cls, json_data: str | bytes | bytearray, **options: Any) -> Self:
         """Read JSON; raises ValidationError."""
-        return super().model_validate_json(json_data, **{"by_alias": True, "by_name": False, **options})
+        if options:
+            return super().model_validate_json(json_data, **{"by_alias": True, "by_name": False, **options})
+        made: Self = cls.__pydantic_validator__.validate_json(json_data, by_alias=True, by_name=False)
+        return made
 
     @classmethod
     def read(cls, value: Mapping[str, Any]) -> Self:

@@ -54,8 +54,15 @@ class World:
         self.trying: list[tuple[asyncio.Future[tuple[int, float | None]], str, BotResponse]] = []
         self.healed = False
 
+    def known(self, channel_id: str, revision: int = 0) -> ChannelWebhooks | None:
+        # Known at once or not: both ways are gone.
+        return self._webhooks() if len(self.store.rows) % 2 else None
+
     async def of_channel(self, channel_id: str, revision: int = 0) -> ChannelWebhooks:
         await asyncio.sleep(0)
+        return self._webhooks()
+
+    def _webhooks(self) -> ChannelWebhooks:
         return ChannelWebhooks(CHANNEL, [webhook(name, name not in self.store.disabled) for name in HOOKS])
 
     def forget(self, channel_id: str) -> None:

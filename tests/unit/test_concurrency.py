@@ -36,6 +36,8 @@ async def test_one_that_hangs_from_the_start_holds_a_few_places_and_the_others_a
     own = Concurrency(64)
     taken = [await own.take(0.001) for _ in range(10)]
     assert taken == [True] * LEAST + [False] * (10 - LEAST)
+    assert not own.take_now()
+    assert await asyncio.gather(*(own.take(0.001) for _ in range(10))) == [False] * 10
     own.give_back(True)
     assert await own.take(0.001)
 

@@ -16,12 +16,12 @@ async def test_first_tries_go_before_retries_and_a_retry_has_its_turn_now_and_th
     async def attempt(name: str, first: bool) -> None:
         place = await places.take(first=first)
         order.append(name)
-        place.leave()
+        places.leave(place)
 
     retries = [asyncio.create_task(attempt("retry", False)) for _ in range(4)]
     firsts = [asyncio.create_task(attempt("first", True)) for _ in range(20)]
     await asyncio.sleep(0)
-    held.leave()
+    places.leave(held)
     await asyncio.gather(*retries, *firsts)
     assert order[: A_RETRY_IN - 1] == ["first"] * (A_RETRY_IN - 1)
     assert 1 <= order[:20].count("retry") <= 3
@@ -36,22 +36,22 @@ async def test_whoever_gives_up_waiting_takes_no_place_with_them() -> None:
     async def attempt(number: int) -> None:
         place = await places.take(first=bool(number % 2))
         served.append(number)
-        place.leave()
+        places.leave(place)
 
     waiting = [asyncio.create_task(attempt(number)) for number in range(10)]
     await asyncio.sleep(0)
     for task in waiting[:4]:
         task.cancel()
-    held[0].leave()
+    places.leave(held[0])
     # The first of these is given the place and cancelled at the same moment: the place goes on to the next one.
     for task in waiting[4:8]:
         task.cancel()
-    held[1].leave()
+    places.leave(held[1])
     await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 5)
     assert sorted(served) == [8, 9]
     both = [await asyncio.wait_for(places.take(first=False), 1) for _ in range(2)]
     for place in both:
-        place.leave()
+        places.leave(place)
 
 
 async def test_an_attempt_that_hangs_gives_its_place_to_others_up_to_a_bound(
@@ -62,12 +62,12 @@ async def test_an_attempt_that_hangs_gives_its_place_to_others_up_to_a_bound(
     hanging = [await asyncio.wait_for(places.take(first=True), 5) for _ in range(5)]
     assert places.hanging == 3
     sixth = asyncio.create_task(places.take(first=True))
-    hanging[0].leave()
-    hanging[4].leave()
-    (await asyncio.wait_for(sixth, 5)).leave()
+    places.leave(hanging[0])
+    places.leave(hanging[4])
+    places.leave(await asyncio.wait_for(sixth, 5))
     for place in hanging[1:4]:
-        place.leave()
+        places.leave(place)
     assert places.hanging == 0
     both = [await asyncio.wait_for(places.take(first=False), 1) for _ in range(2)]
     for place in both:
-        place.leave()
+        places.leave(place)
