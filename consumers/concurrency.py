@@ -11,6 +11,9 @@ from contextlib import suppress
 
 #: What every endpoint may have in flight, whatever it did.
 LEAST = 4
+#: Of those who wait, so many are told at a time to look whether to wait on: many lanes may wait for an endpoint that
+#: hangs, and were all to look at once, everybody else's deliveries would wait for them.
+ASKED_AT_ONCE = 8
 
 
 class Concurrency:
@@ -35,14 +38,14 @@ class Concurrency:
         return False
 
     async def take(self, within_s: float) -> bool:
-        """Wait for a place; False without one after `within_s` seconds at most, for all who wait together."""
+        """Wait for a place; False without one after `within_s` seconds, or later where many wait."""
         if self.take_now():
             return True
         loop = asyncio.get_running_loop()
         given: asyncio.Future[bool] = loop.create_future()
         self._waiting.append(given)
         if self._asking is None:
-            self._asking = loop.call_later(within_s, self._ask_all)
+            self._asking = loop.call_later(within_s, self._ask_some, within_s)
         try:
             return await given
         except asyncio.CancelledError:
@@ -70,10 +73,16 @@ class Concurrency:
                 self.taken += 1
                 given.set_result(True)
 
-    def _ask_all(self) -> None:
-        # One timer for all, however many wait.
-        self._asking = None
-        waiting, self._waiting = self._waiting, deque()
-        for given in waiting:
+    def ask(self, number: int = 1) -> None:
+        """Tell so many of those who wait to look whether to wait on; one who does not, asks the next."""
+        for _ in range(min(number, len(self._waiting))):
+            given = self._waiting.popleft()
             if not given.done():
                 given.set_result(False)
+
+    def _ask_some(self, within_s: float) -> None:
+        # One timer for all, however many wait.
+        self.ask(ASKED_AT_ONCE)
+        self._asking = None
+        if self._waiting:
+            self._asking = asyncio.get_running_loop().call_later(within_s, self._ask_some, within_s)

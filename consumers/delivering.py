@@ -131,6 +131,7 @@ class Deliverer:
         while passage is None:
             held_up = self._held_up(gate, crowds)
             if held_up is not None:
+                gate.own.ask()
                 return held_up
             passage = self._gates.enter_now(gate, first=job.first)
             if passage is not None:

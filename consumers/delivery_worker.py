@@ -74,7 +74,9 @@ class DeliverySession:
         self._partition = partition
         self._parked: Parked | None = None
         self._lanes: Lanes[LaneKey, Waiting] = Lanes(self._work, self._fail)
+        #: Deliveries in hand, by webhook and in all.
         self._held: Counter[str] = Counter()
+        self._held_in_all = 0
         #: The responses that were taken in last, by id.
         self._taken: OrderedDict[str, None] = OrderedDict()
 
@@ -121,6 +123,7 @@ class DeliverySession:
         for webhook in wanted:
             waiting = Waiting(delivery_id(response.id, webhook.id), webhook.id, response, receipt)
             self._held[webhook.id] += 1
+            self._held_in_all += 1
             self._lanes.put((webhook.id, conversation), waiting)
 
     def _taken_before(self, response_id: str) -> bool:
@@ -184,6 +187,7 @@ class DeliverySession:
     def _settle(self, lane: Lane[LaneKey, Waiting], count: int) -> None:
         webhook_id = lane.key[0]
         self._held[webhook_id] -= count
+        self._held_in_all -= count
         if not self._held[webhook_id]:
             del self._held[webhook_id]
         for _ in range(count):
@@ -194,7 +198,7 @@ class DeliverySession:
         most, held = self._shared.most_held, self._held
         if held[webhook_id] > most:
             return True
-        if sum(held.values()) <= most:
+        if self._held_in_all <= most:
             return False
         return sum(count for webhook, count in held.items() if self._shared.gates.troubled(webhook)) > most
 

@@ -5,7 +5,7 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.concurrency import LEAST, Concurrency
+from consumers.concurrency import ASKED_AT_ONCE, LEAST, Concurrency
 
 
 async def test_it_grows_with_each_quick_answer_and_is_halved_by_each_failure() -> None:
@@ -37,7 +37,8 @@ async def test_one_that_hangs_from_the_start_holds_a_few_places_and_the_others_a
     taken = [await own.take(0.001) for _ in range(10)]
     assert taken == [True] * LEAST + [False] * (10 - LEAST)
     assert not own.take_now()
-    assert await asyncio.gather(*(own.take(0.001) for _ in range(10))) == [False] * 10
+    many = 3 * ASKED_AT_ONCE + 1
+    assert await asyncio.gather(*(own.take(0.001) for _ in range(many))) == [False] * many
     own.give_back(True)
     assert await own.take(0.001)
 
