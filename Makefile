@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MADE := $(VENV)/.made
 
-.PHONY: run test compose-test faults lint types bench servers clean format
+.PHONY: run test compose-test faults lint types bench bench-quick servers clean format
 
 run: $(MADE)
 	@POSTBOTE_DEMO=$${POSTBOTE_DEMO:-1} $(BIN)/postbote run
@@ -28,8 +28,14 @@ lint: $(MADE)
 types: $(MADE)
 	$(BIN)/mypy
 
-bench: $(MADE)
+# Needs nginx and wrk besides (on Debian: apt-get install nginx-light wrk). What is measured: docs/performance.md.
+bench: $(MADE) servers
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m bench
+
+bench-quick: $(MADE) servers
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m bench --quick
 
 format: $(MADE)
 	$(BIN)/ruff check --fix .

@@ -1,163 +1,250 @@
-"""Measures `postbote run` without servers, end to end: API, queue, bot, queue, webhook, in one process.
+"""The benchmarks: `python -m bench` runs all, `--quick` the main ones in two minutes, or name some.
 
-A run that loses, reorders or repeats a message, or gets one unsigned, fails. Prints a table and writes
-`bench/results/embedded.json`. A receiver and a sender share the machine with what is measured.
+Prints a table, writes bench/results, and brings the table and the plots in docs/performance.md up to date. A run in
+which a message was lost, reordered or unsigned fails. A sender, a receiver and the servers share the machine with
+what is measured, and so do the floors that it is compared with.
 """
 
+import argparse
 import asyncio
-import json
-import os
-import socket
 import statistics
-import sys
-import tempfile
-import time
-from collections import defaultdict
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
-import aiohttp
-from aiohttp import web
 from rich.console import Console
 from rich.table import Table
 
-from broker.signature import verify
+from bench.accepting import measure_accepting, measure_json_handler
+from bench.deliveries import Measured, measure_deliveries, measure_post_only
+from bench.end_to_end import embedded, latencies, measure_rate, on_servers
+from bench.growing import cost, measure_growth
+from bench.peers.catalogue import PEERS
+from bench.peers.measured import measure_peer
+from bench.results import TITLES, Row, keep, kept, write_docs
+from bench.scaling import measure_drain, measure_workers
+from bench.servers import Servers, servers
+from bench.starting import measure_start
+from bench.steps import measure_steps
+from bench.turns import measure_hop, measure_turns
 
-USERS, EACH = 50, 100
-ADMIN = "bench"
-RESULTS = Path(__file__).parent / "results"
-
-
-class Sink:
-    """A receiver that notes when each message came."""
-
-    def __init__(self) -> None:
-        self.secret = ""
-        self.arrived: dict[str, list[tuple[int, float]]] = defaultdict(list)
-        self.count = 0
-        self.all_here = asyncio.Event()
-        self.expected = 0
-
-    async def receive(self, request: web.Request) -> web.Response:
-        """Take one delivery."""
-        body = await request.read()
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        if verify([self.secret], headers, body, now=time.time()) is not None:
-            raise SystemExit("a delivery was not signed")
-        said = json.loads(body)
-        self.arrived[said["senderId"]].append((said["messageCounter"], time.perf_counter()))
-        self.count += 1
-        if self.count >= self.expected:
-            self.all_here.set()
-        return web.Response()
+POST_ONLY = "only POSTs"
+WORKER = "Postbote, one delivery worker"
+#: What a worker is compared with at least: as many times as fast as this peer.
+PEER_TARGETS = {"faststream": 2.0, "taskiq": 3.0, "dramatiq": 3.0, "celery": 5.0}
 
 
-async def measure() -> dict[str, float]:
-    """Start everything, send, and wait for the last delivery."""
-    sink = Sink()
-    app = web.Application()
-    app.router.add_post("/", sink.receive)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with tempfile.TemporaryDirectory() as folder:
-        settings = {
-            "POSTBOTE_DATA_DIR": folder,
-            "POSTBOTE_PORT": str(port),
-            "POSTBOTE_ADMIN_TOKEN": ADMIN,
-            "POSTBOTE_LOG_LEVEL": "warning",
-        }
-        began = time.perf_counter()
-        child = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "consumers.cli.main", "run",
-            env={**os.environ, **settings}, stdout=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
-        try:
-            async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
-                channel, token = await register(client, f"http://127.0.0.1:{runner.addresses[0][1]}/", sink)
-                started = time.perf_counter() - began
-                one_by_one = await latencies(client, channel, token, sink)
-                rate = await throughput(client, channel, token, sink)
-        finally:
-            child.terminate()
-            await child.wait()
-            await runner.cleanup()
-    return {"start to first channel, s": started, **one_by_one, **rate}
+async def deliveries(on: Servers, quick: bool) -> list[Row]:
+    """Rows 1 and 2."""
+    rounds, messages = (1, 12_000) if quick else (3, 25_000)
+    floors, ours = [], []
+    peers: dict[str, list[float]] = {peer.name: [] for peer in ([] if quick else PEERS)}
+    for _ in range(rounds):
+        with on.nginx() as receiver:
+            floors.append(await measure_post_only(receiver, 4.0))
+        ours.append(await measure_deliveries(on, messages=messages, users=500))
+        for peer in [] if quick else PEERS:
+            peers[peer.name].append((await measure_peer(on, peer, 12_000)).rate)
+    floor, rate = median(floors), median(ours)
+    rates = {
+        POST_ONLY: floor,
+        WORKER: rate,
+        **{name: statistics.median(all_) for name, all_ in peers.items()},
+    }
+    shown = f"{rate:,.0f}/s, and {floor:,.0f}/s; {cpu_of(ours[-1])}"
+    data = {"cpu_us": dict(ours[-1].cpu_us), "rates": rates}
+    rows = [
+        Row(1, "delivery worker ÷ a loop that only POSTs", rate / floor, "", 0.5, detail=shown, data=data)
+    ]
+    for name, found in peers.items():
+        theirs = statistics.median(found)
+        title = f"delivery worker ÷ {name}"
+        rows.append(Row(2, title, rate / theirs, "", PEER_TARGETS.get(name), detail=f"{theirs:,.0f}/s"))
+    rows.append(memory_row("delivery worker", ours[-1].memory_mb, 150))
+    return rows
 
 
-async def register(client: aiohttp.ClientSession, url: str, sink: Sink) -> tuple[str, str]:
-    """Make a channel and a webhook, as soon as the API answers."""
-    headers = {"Authorization": f"Bearer {ADMIN}"}
-    body = {"name": "bench", "bot": {"type": "echo"}}
-    async with asyncio.timeout(30):
-        while True:
-            try:
-                async with client.post("/v1/channels", json=body, headers=headers) as answer:
-                    channel = await answer.json()
-                    break
-            except aiohttp.ClientConnectorError:
-                await asyncio.sleep(0.01)
-    path = f"/v1/channels/{channel['id']}/webhooks"
-    async with client.post(path, json={"url": url}, headers=headers) as answer:
-        sink.secret = (await answer.json())["secret"]
-    return channel["id"], channel["accessToken"]
+async def turns(on: Servers, quick: bool) -> list[Row]:
+    """Row 3."""
+    messages = 6_000 if quick else 12_000
+    floors, ours = [], []
+    for _ in range(1 if quick else 3):
+        floors.append(await measure_hop(on, messages))
+        ours.append(await measure_turns(on, messages=messages, users=500))
+    shown = f"{median(ours):,.0f}/s, and {median(floors):,.0f}/s; {cpu_of(ours[-1])}"
+    ratio = median(ours) / median(floors)
+    title = "bot worker ÷ bare consume, publish, acknowledge"
+    return [
+        Row(3, title, ratio, "", 0.5, detail=shown, data={"cpu_us": dict(ours[-1].cpu_us)}),
+        memory_row("bot worker", ours[-1].memory_mb, 120),
+    ]
 
 
-async def say(client: aiohttp.ClientSession, channel: str, token: str, user: str, text: str) -> None:
-    """Post one message."""
-    async with client.post(
-        f"/v1/channels/webhook/{channel}/messages",
-        json={"message": {"textMessage": {"text": text}}, "user": {"id": user}},
-        headers={"Authorization": f"Bearer {token}"},
-    ) as answer:
-        if answer.status != 200:
-            raise SystemExit(f"a message was refused: {answer.status} {await answer.text()}")
+async def accepting(on: Servers, quick: bool) -> list[Row]:
+    """Row 4."""
+    seconds = 4 if quick else 8
+    floors, ours = [], []
+    for _ in range(1 if quick else 3):
+        floors.append(await measure_json_handler(seconds))
+        ours.append(await measure_accepting(on, seconds))
+    shown = f"{median(ours):,.0f}/s, and {median(floors):,.0f}/s; {cpu_of(ours[-1])}"
+    ratio = median(ours) / median(floors)
+    return [
+        Row(4, "API ÷ a handler that reads the JSON", ratio, "", 0.45, detail=shown,
+            data={"cpu_us": dict(ours[-1].cpu_us)}),
+        memory_row("API", ours[-1].memory_mb, 90),
+    ]  # fmt: skip
 
 
-async def latencies(client: aiohttp.ClientSession, channel: str, token: str, sink: Sink) -> dict[str, float]:
-    """One message at a time, from the POST to the webhook."""
-    taken = []
-    for number in range(200):
-        sink.expected = sink.count + 1
-        sink.all_here.clear()
-        began = time.perf_counter()
-        await say(client, channel, token, "alone", str(number))
-        await asyncio.wait_for(sink.all_here.wait(), 30)
-        taken.append((sink.arrived["alone"][-1][1] - began) * 1000)
-    cuts = statistics.quantiles(taken, n=100)
-    return {"one at a time, p50 ms": cuts[49], "one at a time, p99 ms": cuts[98]}
+async def latency(on: Servers, quick: bool) -> list[Row]:
+    """Row 5."""
+    number = 100 if quick else 300
+    steps = await measure_steps(on, number)
+    floor = 2 * steps["POST"] + 2 * steps["publish and consume"] + steps["commit"]
+    async with on_servers(on) as running:
+        whole = await latencies(running, number)
+    parts = ", ".join(f"{name} {value * 1000:.2f}" for name, value in steps.items())
+    detail = f"{whole * 1000:.1f} ms, and {floor * 1000:.1f} ms ({parts})"
+    return [Row(5, "one message, API to webhook, p50 ÷ its steps", whole / floor, "", 1.5, True, detail)]
 
 
-async def throughput(client: aiohttp.ClientSession, channel: str, token: str, sink: Sink) -> dict[str, float]:
-    """Many users at once, each waiting for its own message to be accepted."""
-    sink.expected = sink.count + USERS * EACH
-    sink.all_here.clear()
+async def rate(on: Servers, quick: bool) -> list[Row]:
+    """Row 6."""
+    async with on_servers(on) as running:
+        held = await measure_rate(running, 10.0 if quick else 60.0)
+    detail = f"p50 {held.p50_ms:.0f} ms, p99 {held.p99_ms:.0f} ms; {cpu_of(held)}"
+    return [Row(6, "messages a second held, all processes and servers", held.rate, "/s", 1000, detail=detail,
+                data={"cpu_us": dict(held.cpu_us)})]  # fmt: skip
 
-    async def talk(user: str) -> None:
-        for number in range(EACH):
-            await say(client, channel, token, user, str(number))
 
-    began = time.perf_counter()
-    await asyncio.gather(*(talk(f"user-{number}") for number in range(USERS)))
-    await asyncio.wait_for(sink.all_here.wait(), 120)
-    seconds = time.perf_counter() - began
-    for number in range(USERS):
-        if [counter for counter, _ in sink.arrived[f"user-{number}"]] != list(range(1, EACH + 1)):
-            raise SystemExit(f"user-{number} got messages lost, repeated or out of order")
-    return {"messages": USERS * EACH, "messages a second, end to end": USERS * EACH / seconds}
+async def rate_embedded(on: Servers, quick: bool) -> list[Row]:
+    """Row 7."""
+    async with embedded(on) as running:
+        held = await measure_rate(running, 10.0 if quick else 60.0)
+    detail = f"p50 {held.p50_ms:.0f} ms, p99 {held.p99_ms:.0f} ms; {cpu_of(held)}"
+    return [Row(7, "messages a second held, embedded, one process", held.rate, "/s", 1000, detail=detail,
+                data={"cpu_us": dict(held.cpu_us)})]  # fmt: skip
+
+
+async def growth(on: Servers, quick: bool, *, full: bool = False) -> list[Row]:
+    """Row 8, and memory with many lanes seen."""
+    rows = []
+    for what, found in (await measure_growth(on, 12_000, full=full)).items():
+        sizes = sorted(found)
+        least = cost(found[sizes[0]])
+        worst = max(sizes[1:], key=lambda size: cost(found[size]))
+        shown = ", ".join(f"{size:,}: {cost(found[size]):.0f} µs" for size in sizes)
+        title = f"cost of a message, {sizes[0]:,} → {sizes[-1]:,} {what}"
+        rows.append(Row(8, title, cost(found[worst]) / least, "times", 1.2, True, shown))
+        if what == "conversations":
+            title = f"delivery worker, {sizes[-1]:,} lanes seen"
+            rows.append(memory_row(title, found[sizes[-1]].memory_mb, 150))
+    return rows
+
+
+async def scaling(on: Servers, quick: bool) -> list[Row]:
+    """Row 10."""
+    found = {workers: (await measure_workers(on, workers, 3_200 * workers)).rate for workers in (1, 2, 4)}
+    shown = ", ".join(f"{workers}: {value:,.0f}/s" for workers, value in found.items())
+    return [
+        Row(10, "2 delivery workers ÷ 1, endpoint of 50 ms", found[2] / found[1], "times", 1.9, detail=shown),
+        Row(10, "4 delivery workers ÷ 1, endpoint of 50 ms", found[4] / found[1], "times", 3.7),
+    ]
+
+
+async def starting(on: Servers, quick: bool) -> list[Row]:
+    """Row 11, and memory at rest."""
+    found = await measure_start(3 if quick else 7)
+    return [
+        Row(11, "`postbote run` to the first message accepted", found["start"], "s", 1.5, at_most=True),
+        Row(11, "importing all that it needs", found["import"], "s", 0.6, at_most=True),
+        memory_row("embedded, at rest", found["memory_mb"], 120),
+    ]
+
+
+async def draining(on: Servers, quick: bool) -> list[Row]:
+    """Row 12."""
+    rows, lanes = (20_000, 200) if quick else (100_000, 1_000)
+    live = await measure_deliveries(on, messages=25_000, users=500)
+    drain = await measure_drain(on, rows, lanes)
+    shown = f"{drain.rate:,.0f}/s, and {live.rate:,.0f}/s live; {cpu_of(drain)}"
+    title = f"draining {rows:,} that waited in {lanes:,} lanes ÷ live"
+    return [
+        Row(12, title, drain.rate / live.rate, "", 0.7, detail=shown, data={"cpu_us": dict(drain.cpu_us)})
+    ]
+
+
+Bench = Callable[[Servers, bool], Awaitable[list[Row]]]
+BENCHES: dict[str, Bench] = {
+    "deliveries": deliveries,
+    "turns": turns,
+    "accepting": accepting,
+    "latency": latency,
+    "rate": rate,
+    "embedded": rate_embedded,
+    "growth": growth,
+    "scaling": scaling,
+    "starting": starting,
+    "draining": draining,
+}
+QUICK = ("deliveries", "turns", "accepting", "latency", "starting", "draining")
+
+
+def median(measured: Sequence[Measured]) -> float:
+    """Return the median rate."""
+    return statistics.median(each.rate for each in measured)
+
+
+def cpu_of(measured: object) -> str:
+    """Write the CPU of each process, in microseconds a message."""
+    cpu_us: dict[str, float] = getattr(measured, "cpu_us", {})
+    return "CPU µs: " + ", ".join(f"{name} {value:.0f}" for name, value in cpu_us.items())
+
+
+def memory_row(what: str, megabytes: float, most: float) -> Row:
+    """Make one of the rows of memory."""
+    return Row(9, f"memory: {what}", megabytes, "MB", most, at_most=True)
+
+
+async def run(names: Sequence[str], quick: bool, full: bool) -> None:
+    """Run benchmarks one after the other, and show each as soon as it is done."""
+    console = Console()
+    with servers() as on:
+        for name in names:
+            console.print(f"[bold]{name}[/bold]: {BENCHES[name].__doc__}")
+            bench = partial(growth, full=full) if name == "growth" else BENCHES[name]
+            rows = await bench(on, quick)
+            # A quick one does not take the place of a whole one.
+            keep(f"quick-{name}" if quick else name, rows)
+            console.print(table_of(rows))
+
+
+def table_of(rows: Sequence[Row]) -> Table:
+    """Make a table for the terminal."""
+    table = Table(*TITLES)
+    for row in rows:
+        style = {True: "green", False: "red", None: None}[row.met]
+        table.add_row(*(cell.replace("**", "") for cell in row.cells()), style=style)
+    return table
 
 
 def main() -> None:
     """Measure, print and write down."""
-    found = asyncio.run(measure())
-    table = Table("Embedded, one process", "", title=None)
-    for name, value in found.items():
-        table.add_row(name, f"{value:,.1f}")
-    Console().print(table)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "embedded.json").write_text(json.dumps(found, indent=2) + "\n")
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[[], *BENCHES], help="which; all where none is named")
+    parser.add_argument("--quick", action="store_true", help="the main ones, smaller: two minutes")
+    parser.add_argument("--full", action="store_true", help="grow to millions of rows: half an hour")
+    parser.add_argument("--docs", action="store_true", help="measure nothing, write docs/performance.md anew")
+    given = parser.parse_args()
+    if not given.docs:
+        names = given.names or (QUICK if given.quick else list(BENCHES))
+        asyncio.run(run(names, given.quick, given.full))
+    if not given.quick:
+        from bench.plots import draw
+
+        rows = kept()
+        write_docs(rows)
+        draw(rows)
 
 
-main()
+if __name__ == "__main__":
+    main()
