@@ -1,8 +1,8 @@
 """Care: a message that its worker does not survive must not take the others with it, nor come back for ever.
 
 Nobody can say which of the messages in hand ended a process. So messages that came back often are begun one at
-a time, and which one was begun is written down before: whatever ends the process then, ends it alone. What did
-so several times is given up, with a reason.
+a time, and which one was begun is written down before (`consumers.trials`): whatever ends the process then, ends
+it alone. What did so several times is given up, with a reason.
 
 The prefetch stays as it is meanwhile. RabbitMQ puts what a consumer gives back behind what was given back before
 and not taken again; so a consumer that takes less than the one before it would change the order.
@@ -18,31 +18,17 @@ from typing import Protocol
 
 import structlog
 
-from broker.errors import RegistryUnavailable
 from broker.port import Broker, Envelope, Subscription
 from broker.topology import INBOUND, MESSAGES
 from consumers.dead_letters import bury
+from consumers.trials import TRIES, Trials
 
 log = structlog.get_logger()
 
 #: What came back so often is begun alone.
 CAREFUL_AFTER = 4
-#: What was begun alone so often, and never outlived, is given up.
-TRIES = 3
 #: What the process survived for so long is not what ends it; nor are the ones before it. In seconds.
 SURVIVED_S = 3.0
-
-
-class Suspects(Protocol):
-    """Where it is written which message was begun alone."""
-
-    async def begin(self, queue: str, message: str) -> int:
-        """Write that a message is begun; returns how often it was begun before and not ended."""
-        ...
-
-    async def end(self, queue: str, message: str) -> None:
-        """Write that the process outlived it."""
-        ...
 
 
 class Session(Protocol):
@@ -95,11 +81,11 @@ class Hand:
 class Care:
     """Hands messages to a session, those that came back often one at a time."""
 
-    def __init__(self, broker: Broker, queue: str, suspects: Suspects) -> None:
+    def __init__(self, broker: Broker, queue: str, trials: Trials) -> None:
         self._broker = broker
         self._queue = queue
         self._stage = stage_of(queue)
-        self._suspects = suspects
+        self._trials = trials
 
     async def hand_over(self, envelopes: Sequence[Envelope], hand: Hand, session: Session) -> None:
         """Hand over messages in order."""
@@ -121,34 +107,21 @@ class Care:
 
     async def _alone(self, envelope: Envelope, hand: Hand, session: Session, stage: str) -> None:
         name = suspect(envelope)
-        try:
-            tries = await self._suspects.begin(self._queue, name)
-        except RegistryUnavailable:
-            # Without a place to write it down, it is tried like any other.
-            tries = 0
+        tries = await self._trials.tries(self._queue, name)
         log.warning("message.alone", queue=self._queue, message=envelope.id, tries=tries)
-        if tries >= TRIES:
-            detail = (
-                f"it came back {envelope.returned} times; begun alone {tries} times, it was never finished: "
-                "the process that works on it probably dies of it"
-            )
-            log.error("message.dead", stage=stage, message=envelope.id, reason=detail)
-            await bury(self._broker, envelope, stage=stage, reason="it ends its worker", detail=detail)
-            hand.ack(envelope)
-        else:
-            try:
+        if tries < TRIES:
+            async with self._trials.trial(self._queue, name, apart=tries == TRIES - 1):
                 await self._take([envelope], hand, session)
                 await hand.emptied()
-            except asyncio.CancelledError:
-                await asyncio.shield(self._end(name))
-                raise
-        await self._end(name)
-
-    async def _end(self, name: str) -> None:
-        try:
-            await self._suspects.end(self._queue, name)
-        except RegistryUnavailable:
-            log.warning("message.not_cleared", queue=self._queue)
+            return
+        detail = (
+            f"it came back {envelope.returned} times; begun alone {tries} times, it was never finished: "
+            "the process that works on it probably dies of it"
+        )
+        log.error("message.dead", stage=stage, message=envelope.id, reason=detail)
+        await bury(self._broker, envelope, stage=stage, reason="it ends its worker", detail=detail)
+        hand.ack(envelope)
+        await self._trials.clear(self._queue, name)
 
 
 def suspect(envelope: Envelope) -> str:

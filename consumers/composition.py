@@ -50,6 +50,7 @@ from consumers.retry import Policy, Schedule
 from consumers.serving import Session, Stop, serve
 from consumers.sharing import Sharing
 from consumers.standing import Standing
+from consumers.trials import Trials
 
 log = structlog.get_logger()
 
@@ -65,6 +66,7 @@ class Base:
     broker: Broker
     database: Database
     stop: Stop
+    trials: Trials
 
 
 @asynccontextmanager
@@ -77,7 +79,7 @@ async def open_base(settings: Settings, stop: Stop) -> AsyncIterator[Base]:
         broker = make_broker(settings)
         stack.push_async_callback(broker.close)
         await broker.start()
-        yield Base(settings, broker, database, stop)
+        yield Base(settings, broker, database, stop, Trials(Suspects(database)))
 
 
 def make_broker(settings: Settings) -> Broker:
@@ -233,4 +235,4 @@ def roster_of(
 
 
 async def _serve(base: Base, queue: str, open_session: Callable[[Subscription], Session], stop: Stop) -> None:
-    await serve(base.broker, queue, base.settings.prefetch, open_session, stop, Suspects(base.database))
+    await serve(base.broker, queue, base.settings.prefetch, open_session, stop, base.trials)

@@ -13,7 +13,8 @@ import structlog
 
 from broker.errors import SubscriptionLost
 from broker.port import Broker, Envelope, Subscription
-from consumers.care import Care, Hand, Suspects
+from consumers.care import Care, Hand
+from consumers.trials import Trials
 
 log = structlog.get_logger()
 
@@ -92,10 +93,10 @@ async def serve(
     prefetch: int,
     open_session: Callable[[Subscription], Session],
     stop: Stop,
-    suspects: Suspects,
+    trials: Trials,
 ) -> None:
     """Serve one queue until told to stop."""
-    care = Care(broker, queue, suspects)
+    care = Care(broker, queue, trials)
     while not stop.is_set():
         held = asyncio.Event()
         serving = asyncio.create_task(_serve_once(broker, queue, prefetch, open_session, stop, held, care))

@@ -1,6 +1,6 @@
-"""Suspects: messages that were begun alone because they came back often; see consumers.care."""
+"""Suspects: messages that were begun alone because they came back often; see consumers.trials."""
 
-from sqlalchemy import delete
+from sqlalchemy import delete, select
 
 from broker.models.records import now
 from broker.registry.database import Database
@@ -8,10 +8,16 @@ from broker.registry.tables import suspects
 
 
 class Suspects:
-    """Reads and writes suspects. Both methods raise RegistryUnavailable."""
+    """Reads and writes suspects. All methods raise RegistryUnavailable."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
+
+    async def begun(self, queue: str, message: str) -> int:
+        """Return how often a message was begun and not ended."""
+        asked = select(suspects.c.begun).where(suspects.c.queue == queue, suspects.c.message == message)
+        async with self._db.read() as connection:
+            return (await connection.execute(asked)).scalar_one_or_none() or 0
 
     async def begin(self, queue: str, message: str) -> int:
         """Write that a message is begun; returns how often it was begun before and not ended."""

@@ -4,7 +4,8 @@ import pytest
 
 from broker.port import Envelope
 from broker.topology import DEAD, Topology
-from consumers.care import CAREFUL_AFTER, TRIES, stage_of, suspect
+from consumers.care import CAREFUL_AFTER, stage_of, suspect
+from consumers.trials import TRIES
 
 
 def test_care_ends_below_the_limit_at_which_rabbitmq_4_gives_messages_up_by_itself() -> None:
