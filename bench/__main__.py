@@ -16,7 +16,8 @@ from rich.table import Table
 
 from bench.accepting import measure_accepting, measure_json_handler
 from bench.deliveries import Measured, measure_deliveries, measure_post_only
-from bench.end_to_end import embedded, latencies, measure_rate, on_servers
+from bench.end_to_end import bytes_on_disk, embedded, latencies, measure_rate, on_servers
+from bench.fitting import fit
 from bench.growing import cost, measure_growth
 from bench.peers.catalogue import PEERS
 from bench.peers.measured import measure_peer
@@ -51,7 +52,7 @@ async def deliveries(on: Servers, quick: bool) -> list[Row]:
         **{name: statistics.median(all_) for name, all_ in peers.items()},
     }
     shown = f"{rate:,.0f}/s, and {floor:,.0f}/s; {cpu_of(ours[-1])}"
-    data = {"cpu_us": dict(ours[-1].cpu_us), "rates": rates}
+    data = {"cpu_us": dict(ours[-1].cpu_us), "rates": rates, "rate": rate}
     rows = [
         Row(1, "delivery worker ÷ a loop that only POSTs", rate / floor, "", 0.5, detail=shown, data=data)
     ]
@@ -104,16 +105,19 @@ async def latency(on: Servers, quick: bool) -> list[Row]:
         whole = await latencies(running, number)
     parts = ", ".join(f"{name} {value * 1000:.2f}" for name, value in steps.items())
     detail = f"{whole * 1000:.1f} ms, and {floor * 1000:.1f} ms ({parts})"
-    return [Row(5, "one message, API to webhook, p50 ÷ its steps", whole / floor, "", 1.5, True, detail)]
+    title = "one message, API to webhook, p50 ÷ its steps"
+    return [Row(5, title, whole / floor, "", 1.5, True, detail, {"steps": steps})]
 
 
 async def rate(on: Servers, quick: bool) -> list[Row]:
     """Row 6."""
     async with on_servers(on) as running:
         held = await measure_rate(running, 10.0 if quick else 60.0)
+        sizes = await bytes_on_disk(running)
     detail = f"p50 {held.p50_ms:.0f} ms, p99 {held.p99_ms:.0f} ms; {cpu_of(held)}"
     return [Row(6, "messages a second held, all processes and servers", held.rate, "/s", 1000, detail=detail,
-                data={"cpu_us": dict(held.cpu_us)})]  # fmt: skip
+                data={"cpu_us": dict(held.cpu_us), "p50_ms": held.p50_ms, "p99_ms": held.p99_ms,
+                      **sizes})]  # fmt: skip
 
 
 async def rate_embedded(on: Servers, quick: bool) -> list[Row]:
@@ -134,7 +138,9 @@ async def growth(on: Servers, quick: bool, *, full: bool = False) -> list[Row]:
         worst = max(sizes[1:], key=lambda size: cost(found[size]))
         shown = ", ".join(f"{size:,}: {cost(found[size]):.0f} µs" for size in sizes)
         title = f"cost of a message, {sizes[0]:,} → {sizes[-1]:,} {what}"
-        rows.append(Row(8, title, cost(found[worst]) / least, "times", 1.2, True, shown))
+        rates_of = {str(size): found[size].rate for size in sizes}
+        data = {"rates_of": rates_of, "cost_of": {str(size): cost(found[size]) for size in sizes}}
+        rows.append(Row(8, title, cost(found[worst]) / least, "times", 1.2, True, shown, data))
         if what == "conversations":
             title = f"delivery worker, {sizes[-1]:,} lanes seen"
             rows.append(memory_row(title, found[sizes[-1]].memory_mb, 150))
@@ -146,7 +152,15 @@ async def scaling(on: Servers, quick: bool) -> list[Row]:
     found = {workers: (await measure_workers(on, workers, 3_200 * workers)).rate for workers in (1, 2, 4)}
     shown = ", ".join(f"{workers}: {value:,.0f}/s" for workers, value in found.items())
     return [
-        Row(10, "2 delivery workers ÷ 1, endpoint of 50 ms", found[2] / found[1], "times", 1.9, detail=shown),
+        Row(
+            10,
+            "2 delivery workers ÷ 1, endpoint of 50 ms",
+            found[2] / found[1],
+            "times",
+            1.9,
+            detail=shown,
+            data={"workers": found},
+        ),
         Row(10, "4 delivery workers ÷ 1, endpoint of 50 ms", found[4] / found[1], "times", 3.7),
     ]
 
@@ -233,8 +247,12 @@ def main() -> None:
     parser.add_argument("names", nargs="*", choices=[[], *BENCHES], help="which; all where none is named")
     parser.add_argument("--quick", action="store_true", help="the main ones, smaller: two minutes")
     parser.add_argument("--full", action="store_true", help="grow to millions of rows: half an hour")
+    parser.add_argument("--fit", action="store_true", help="measure nothing, write the model's costs anew")
     parser.add_argument("--docs", action="store_true", help="measure nothing, write docs/performance.md anew")
     given = parser.parse_args()
+    if given.fit:
+        fit(kept())
+        return
     if not given.docs:
         names = given.names or (QUICK if given.quick else list(BENCHES))
         asyncio.run(run(names, given.quick, given.full))

@@ -49,6 +49,7 @@ class Run:
     def __init__(
         self, costs: Costs, deployment: Deployment, load: Load, *,
         messages: int = MESSAGES, conversations: int = 0, drain: bool = False, zipf: float = 0.0, seed: int = 1,
+        places: int = model.PLACES,
     ) -> None:  # fmt: skip
         self.costs, self.deployment, self.load = costs, deployment, load
         self.env, self.chance = simpy.Environment(), random.Random(seed)
@@ -59,7 +60,7 @@ class Run:
         self.machine_s = 0.0
         self._api = [Station(self, 1, self.machine) for _ in range(deployment.api)]
         self._bot = [Station(self, 1, self.machine) for _ in range(deployment.bot)]
-        self._deliver = [DeliveryWorker(self) for _ in range(deployment.deliver)]
+        self._deliver = [DeliveryWorker(self, places) for _ in range(deployment.deliver)]
         self._rabbitmq = Station(self, deployment.rabbitmq_nodes * deployment.rabbitmq_cores, self.machine)
         self._rabbitmq_s = costs.rabbitmq_us * model.replication(costs, deployment.rabbitmq_nodes) / 1e6
         self._postgres = Station(self, deployment.postgres_cores, self.machine)

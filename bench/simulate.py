@@ -20,16 +20,20 @@ from bench.model import Costs, Deployment, Load
 from bench.pipeline import MESSAGES, Run
 
 HERE = Path(__file__).parent
+#: As the benchmark of several workers has it.
+SLOW_PLACES = 16
 #: Of each run at most: for a second of a high rate; all runs together stay under 20 seconds.
 MOST_MESSAGES = 15_000
 #: Messages an hour that the project asks about.
 LOADS = {"10 thousand": 1e4, "1 million": 1e6, "100 million": 1e8}
 
 
-def drained(costs: Costs, load: Load) -> Costs:
-    """Return what is left of the costs where the messages wait in the queues already: half of RabbitMQ's for them."""
-    left = (0.5 + load.responses) / (1 + load.responses)
-    return replace(costs, api_us=0.0, sender_us=0.0, rabbitmq_us=costs.rabbitmq_us * left)
+def delivering_only(costs: Costs) -> Costs:
+    """Return the costs where responses wait in the outbound queues: what comes before them costs nothing."""
+    return replace(
+        costs, api_us=0.0, sender_us=0.0, bot_turn_us=0.0, bot_response_us=0.0, postgres_turn_us=0.0,
+        query_s=0.0, confirm_s=0.0, rabbitmq_us=costs.rabbitmq_us / 4,
+    )  # fmt: skip
 
 
 def read(name: str) -> dict[str, Any]:
@@ -47,50 +51,34 @@ def read_costs() -> tuple[bool, Deployment, Costs]:
 
 
 def compare(costs: Costs, bench: Deployment) -> Iterator[dict[str, Any]]:
-    """Yield rows of what, simulation, model and measurement; None is unknown.
-
-    A file of results may name how it was measured: `deployment` and `load` hold fields of those that differ from
-    what `bench` in `costs.json` says, `messages` and `conversations` how many there were.
-    """
-    rate = read("rate.json")
-    deployment = replace(bench, **rate.get("deployment", {}))
-    load = Load(3600.0, **{"receiver_s": 0.0, **rate.get("load", {})})
-    full = model.capacity(costs, deployment, load)
-    yield row("messages a second at most", None, full, rate.get("max_rate_per_s"))
+    """Yield rows of what, simulation, model and measurement; None is unknown."""
+    measured = read("measured.json")
+    rate, drain, workers = (measured.get(name, {}) for name in ("rate", "deliveries", "workers"))
+    load = Load(3600.0, receiver_s=0.0)
+    full = model.capacity(costs, bench, load)
+    yield row("end to end: messages a second at most", None, full, rate.get("max_rate_per_s"))
     load = replace(load, messages_per_hour=3600 * rate.get("rate_per_s", 0.6 * full))
-    messages, conversations = size(rate)
-    found = Run(costs, deployment, load, messages=messages, conversations=conversations).outcome()
-    mean_ms = model.latency_s(costs, deployment, load) * 1000
+    found = Run(costs, bench, load, conversations=int(rate.get("conversations", 0))).outcome()
+    mean_ms = model.latency_s(costs, bench, load) * 1000
     yield row("at a rate of, messages a second", found.rate_per_s, load.rate, rate.get("rate_per_s"))
     yield row("p50, ms (model: mean)", found.p50_ms, mean_ms, rate.get("p50_ms"))
     yield row("p99, ms", found.p99_ms, None, rate.get("p99_ms"))
-    for name, part in model.utilisation(costs, deployment, load).items():
+    for name, part in model.utilisation(costs, bench, load).items():
         if name in found.busy:
             yield row(f"  {name} busy, %", found.busy[name] * 100, part * 100, None)
-    drain = read("drain.json")
-    yield drain_row("drain, messages a second", costs, bench, drain, drain.get("rate_per_s"))
-    out = read("scale_out.json")
-    for number in ("1", "2", "4"):
-        workers = replace(bench, bot=int(number), deliver=int(number))
-        measured = out.get("workers", {}).get(number)
-        yield drain_row(f"drain by {number} bot, {number} deliver", costs, workers, out, measured)
-
-
-def size(found: dict[str, Any]) -> tuple[int, int]:
-    """Return how many messages and conversations to simulate: as were measured, within the time that there is."""
-    return min(MOST_MESSAGES, int(found.get("messages", MESSAGES))), int(found.get("conversations", 0))
-
-
-def drain_row(
-    what: str, costs: Costs, base: Deployment, found: dict[str, Any], measured: float | None
-) -> dict[str, Any]:
-    """Simulate and compute how fast filled queues become empty."""
-    deployment = replace(base, **found.get("deployment", {}))
-    load = Load(3600.0, **{"receiver_s": 0.0, **found.get("load", {})})
-    messages, conversations = size(found)
-    run = Run(costs, deployment, load, messages=messages, conversations=conversations, drain=True)
-    modelled = model.capacity(drained(costs, load), deployment, load)
-    return row(what, run.outcome().rate_per_s, modelled, measured)
+    alone, quick = delivering_only(costs), Load(3600.0, receiver_s=0.0)
+    number = int(drain.get("conversations", 0))
+    run = Run(alone, bench, quick, messages=MOST_MESSAGES, conversations=number, drain=True)
+    modelled = model.capacity(alone, bench, quick)
+    yield row("deliveries a second, queues full", run.outcome().rate_per_s, modelled, drain.get("rate_per_s"))
+    slow = Load(3600.0, receiver_s=0.05)
+    for number in (1, 2, 4):
+        more = replace(bench, deliver=number)
+        run = Run(
+            alone, more, slow, messages=3200 * number, conversations=800, drain=True, places=SLOW_PLACES
+        )
+        what = f"the same, {number} workers of {SLOW_PLACES} places, endpoint of 50 ms"
+        yield row(what, run.outcome().rate_per_s, number * SLOW_PLACES / 0.05, workers.get(str(number)))
 
 
 def row(what: str, simulated: float | None, modelled: float | None, measured: float | None) -> dict[str, Any]:

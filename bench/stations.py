@@ -115,9 +115,9 @@ class Partition:
 class DeliveryWorker:
     """What one delivery worker has of its own: its loop, its places, and the log that it writes."""
 
-    def __init__(self, run: World) -> None:
+    def __init__(self, run: World, places: int) -> None:
         self.cpu = Station(run, 1, run.machine)
-        self.places = simpy.Resource(run.env, model.PLACES)
+        self.places = simpy.Resource(run.env, places)
         # Endpoints have shown what they can take; the climb from 4 to 64 is over.
         slow = run.costs.post_s + run.load.receiver_s >= model.PATIENCE_S
         each = model.PLACES_SLOW if slow else model.PLACES_EACH

@@ -32,11 +32,11 @@ async def median_of(step: Callable[[int], Awaitable[None]], number: int) -> floa
 
 
 async def measure_steps(servers: Servers, number: int) -> dict[str, float]:
-    """Measure a POST, a publish with its consume, and a commit; the medians in seconds."""
+    """Measure a POST, a publish with its consume, a commit and a query; the medians in seconds."""
     return {
         "POST": await _post(number),
         "publish and consume": await _hop(servers, number),
-        "commit": await _commit(servers, number),
+        **await _database(servers, number),
     }
 
 
@@ -73,7 +73,7 @@ async def _hop(servers: Servers, number: int) -> float:
             return await median_of(step, number)
 
 
-async def _commit(servers: Servers, number: int) -> float:
+async def _database(servers: Servers, number: int) -> dict[str, float]:
     async with servers.database() as url:
         connection = await asyncpg.connect(url, timeout=10)
         try:
@@ -82,6 +82,9 @@ async def _commit(servers: Servers, number: int) -> float:
             async def step(count: int) -> None:
                 await connection.execute("INSERT INTO steps VALUES ($1, $2)", count, "x" * 400)
 
-            return await median_of(step, number)
+            async def ask(count: int) -> None:
+                await connection.fetchval("SELECT said FROM steps WHERE id = $1", count)
+
+            return {"commit": await median_of(step, number), "query": await median_of(ask, number)}
         finally:
             await connection.close(timeout=10)
