@@ -46,6 +46,8 @@ class Outcome:
 
     attempt: Attempt
     retry_after_s: float | None
+    #: How long the body of the answer was waited for, after the status line that settled the matter, in seconds.
+    body_s: float = 0.0
 
     @property
     def answer(self) -> Answer:
@@ -85,7 +87,7 @@ class Poster:
         started_at = datetime.now(UTC)
         headers = delivery_headers(webhook, response, delivery_id, body, started_at)
         clock = time.perf_counter()
-        status_code, error, detail, answer, retry_after = None, None, "", "", None
+        status_code, error, detail, answer, retry_after, body_s = None, None, "", "", None, 0.0
         try:
             async with self._client.post(
                 webhook.url,
@@ -101,6 +103,7 @@ class Poster:
                     retry_after = retry_after_s(got.headers["Retry-After"], datetime.now(UTC))
                 if not got.content.at_eof():
                     answer = await _beginning(got)
+                    body_s = time.perf_counter() - clock - duration
         except (aiohttp.ClientError, OSError, ValueError, asyncio.InvalidStateError) as failure:
             duration = time.perf_counter() - clock
             if status_code is None:
@@ -108,6 +111,7 @@ class Poster:
         return Outcome(
             Attempt(number, started_at, round(duration * 1000), status_code, error, detail, answer),
             retry_after,
+            body_s,
         )
 
     def _open_socket(self, address: tuple[Any, ...]) -> socket.socket:

@@ -51,6 +51,7 @@ from consumers.serving import Session, Stop, serve
 from consumers.sharing import Sharing
 from consumers.standing import Standing
 from consumers.trials import Trials
+from consumers.working_clock import WorkingClock
 
 log = structlog.get_logger()
 
@@ -188,10 +189,12 @@ async def work_deliver(base: Base, allowed: tuple[Network, ...]) -> None:
         delivery_log = DeliveryLog(deliveries)
         stack.push_async_callback(delivery_log.flush, LOG_FLUSH_S)
         workers = roster_of(base, "deliver", directory.forget)
+        clock = WorkingClock()
         gates = Gates(
             most=settings.max_in_flight,
             most_each=settings.max_in_flight_per_webhook,
             workers=lambda: workers.number,
+            clock=clock,
         )
         disabling = WebhookDisabling(webhooks, directory)
         standing = Standing(
@@ -219,6 +222,7 @@ async def work_deliver(base: Base, allowed: tuple[Network, ...]) -> None:
             await _serve(base, outbound_queue(partition_word(partition)), open_session, stop)
 
         async with asyncio.TaskGroup() as group:
+            group.create_task(clock.run(base.stop))
             group.create_task(delivery_log.run(base.stop))
             group.create_task(standing.run(base.stop))
             group.create_task(Sweeper(Expiry(base.database), policy).run(base.stop))

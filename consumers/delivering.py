@@ -139,6 +139,7 @@ class Deliverer:
             with waiting():
                 passage = await self._gates.enter(gate, first=job.first)
         well: bool | None = None
+        body_s = 0.0
         try:
             # Asked again: while it waited for its place, others may have found out that the endpoint fails.
             held_up = self._held_up(gate, crowds)
@@ -154,9 +155,10 @@ class Deliverer:
             except BaseException:
                 gate.breaker.abandon(admission)
                 raise
-            well = outcome.answer.alive
+            well, body_s = outcome.answer.alive, outcome.body_s
         finally:
-            passage.leave(well, self._gates.clock())
+            # An answer whose body trickles was quick all the same: its status line is what counts.
+            passage.leave(well, self._gates.clock() - body_s)
         self._learn(gate, webhook, admission, outcome.answer, policy)
         decision = decide(
             policy,
