@@ -5,15 +5,12 @@ The nodes are those that the tests use. PostgreSQL is on disk here, with its usu
 
 import shutil
 import socket
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import asyncpg
 from servers.postgres import database_url
