@@ -33,7 +33,7 @@ from broker.registry.webhooks import Webhooks
 HELD_S = 0.25
 SETTLE_S = 60.0
 PROBE_S = 8.0
-FIRST_RATE, STEP = 500.0, 1.25
+FIRST_RATE, LEAST_RATE, STEP = 500.0, 10.0, 1.25
 
 
 @dataclass(frozen=True)
@@ -124,15 +124,20 @@ async def find_rate(running: Running, hold_s: float, most: float = 20_000.0) -> 
     """Find the highest rate that is held for `hold_s` seconds; checks every message of every try."""
     # Caches are filled and connections opened before anything counts.
     await hold(running, FIRST_RATE / 2, 3.0)
-    rate, good = FIRST_RATE, None
-    while rate < most and (found := await hold(running, rate, PROBE_S)).good:
-        good, rate = found, rate * STEP
-    rate = rate / STEP**0.5 if good else rate / 2
+    rate = FIRST_RATE
+    if (await hold(running, rate, PROBE_S)).good:
+        while rate < most and (await hold(running, rate * STEP, PROBE_S)).good:
+            rate *= STEP
+        rate *= STEP**0.5
+    else:
+        rate /= STEP
+        while rate > LEAST_RATE and not (await hold(running, rate, PROBE_S)).good:
+            rate /= STEP**0.5
     while True:
         found = await hold(running, rate, hold_s)
         if found.good:
             return found
-        if rate < 10:
+        if rate < LEAST_RATE:
             raise SystemExit(f"not even {rate:.0f} messages a second are held")
         rate *= 0.9
 

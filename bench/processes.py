@@ -76,7 +76,8 @@ class Meter:
         for name, pids in self.groups.items():
             total = 0.0
             for pid in pids:
-                for process in family(pid):
+                # Everything else is started by this process; its own part is what it does itself.
+                for process in [psutil.Process(pid)] if pid == os.getpid() else family(pid):
                     try:
                         times = process.cpu_times()
                     except psutil.NoSuchProcess:
