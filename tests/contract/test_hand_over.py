@@ -17,6 +17,7 @@ from broker.topology import DEAD, INBOUND, Topology, inbound_key, inbound_queue
 from consumers.care import CAREFUL_AFTER, TRIES
 from consumers.dead_letters import DETAIL, STAGE
 from consumers.serving import Stop, serve
+from consumers.trials import Trials
 
 MakeBroker = Callable[..., Awaitable[Broker]]
 QUEUE = inbound_queue("p00")
@@ -135,16 +136,19 @@ class Notes:
     """Keeps what was begun, over deaths; the dead write nothing."""
 
     def __init__(self) -> None:
-        self.begun: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
         self.dead = False
 
+    async def begun(self, queue: str, message: str) -> int:
+        return self.counts[message]
+
     async def begin(self, queue: str, message: str) -> int:
-        self.begun[message] += 1
-        return self.begun[message] - 1
+        self.counts[message] += 1
+        return self.counts[message] - 1
 
     async def end(self, queue: str, message: str) -> None:
         if not self.dead:
-            del self.begun[message]
+            del self.counts[message]
 
 
 class Mortal:
@@ -180,7 +184,7 @@ async def test_a_message_that_kills_its_worker_is_given_up_and_all_others_surviv
     while not set(sent) <= set(done):
         died, stop = asyncio.Event(), Stop(0.0)
         opening = partial(Mortal, died=died, done=done)
-        serving = asyncio.create_task(serve(broker, QUEUE, 200, opening, stop, notes))
+        serving = asyncio.create_task(serve(broker, QUEUE, 200, opening, stop, Trials(notes)))
         over = asyncio.create_task(died.wait())
         async with asyncio.timeout(60):
             while not over.done() and not set(sent) <= set(done):
@@ -194,7 +198,7 @@ async def test_a_message_that_kills_its_worker_is_given_up_and_all_others_surviv
         notes.dead = False
     assert deaths == CAREFUL_AFTER + TRIES
     assert list(done) == sent, "all others, in their order"
-    assert not notes.begun
+    assert not notes.counts
     async with asyncio.timeout(30), broker.subscribe(DEAD, 10) as letters:
         (letter,) = await letters.receive()
     assert letter.headers[STAGE] == "bot"
