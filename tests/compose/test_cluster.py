@@ -56,12 +56,12 @@ async def test_each_of_three_nodes_is_lost_under_load(
     report = pytestconfig.get_terminal_writer()
     for node in NODES:
         before = receiver.distinct("/hook")
-        await until(lambda least=before + 200: receiver.distinct("/hook") > least, ARRIVAL_S, "it runs")
+        await until(receiver.beyond("/hook", before + 200), ARRIVAL_S, "it runs")
         (container,) = cluster.containers(node)
         await asyncio.to_thread(docker, "kill", container)
         before, killed = receiver.distinct("/hook"), time.monotonic()
         # Beyond what was on its way already.
-        await until(lambda least=before + 200: receiver.distinct("/hook") > least, ARRIVAL_S, "it goes on")
+        await until(receiver.beyond("/hook", before + 200), ARRIVAL_S, "it goes on")
         report.line(f"\n{node} killed: 200 more had arrived {time.monotonic() - killed:.1f} s later")
         await asyncio.to_thread(cluster.run, "up", "-d", "--no-build", "--no-recreate", "--wait", node)
     stop.set()

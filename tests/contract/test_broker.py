@@ -64,7 +64,14 @@ async def test_what_was_published_is_there_after_closing_and_opening(make_broker
 
 
 async def test_an_envelope_arrives_as_it_was_sent(broker: Broker) -> None:
-    headers = {"text": "Grüße", "number": 2**40, "negative": -3, "yes": True, "no": False, "empty": ""}
+    headers: dict[str, str | int | bool] = {
+        "text": "Grüße",
+        "number": 2**40,
+        "negative": -3,
+        "yes": True,
+        "no": False,
+        "empty": "",
+    }
     body = bytes(range(256)) * 1000
     await broker.publish(INBOUND, Envelope("id-ü-1", body, KEY, headers))
     async with broker.subscribe(QUEUE, 5) as subscription:

@@ -14,10 +14,10 @@ from servers.rabbitmq import Node
 from broker.port import Broker, Envelope, Subscription
 from broker.rabbitmq.broker import RabbitBroker
 from broker.topology import DEAD, INBOUND, Topology, inbound_key, inbound_queue
-from consumers.care import CAREFUL_AFTER, TRIES
+from consumers.care import CAREFUL_AFTER
 from consumers.dead_letters import DETAIL, STAGE
 from consumers.serving import Stop, serve
-from consumers.trials import Trials
+from consumers.trials import TRIES, Trials
 
 MakeBroker = Callable[..., Awaitable[Broker]]
 QUEUE = inbound_queue("p00")
@@ -51,7 +51,7 @@ class Consumer:
     async def consume(self, prefetch: int) -> "Consumer":
         await self.channel.set_qos(prefetch)
         queue = await self.channel.get_queue(QUEUE)
-        self.tag = await queue.consume(self.got.put)  # type: ignore[arg-type]
+        self.tag = await queue.consume(self.got.put)
         return self
 
     async def take(self, count: int) -> list[int]:

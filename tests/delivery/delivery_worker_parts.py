@@ -155,7 +155,7 @@ class Worker:
 
     def says(self, user: str, count: int = 1, revision: int = 0) -> list[Envelope]:
         """Make the next responses to a user."""
-        envelopes = []
+        envelopes: list[Envelope] = []
         for _ in range(count):
             counter = self.counters[user] = self.counters.get(user, 0) + 1
             response = BotResponse(

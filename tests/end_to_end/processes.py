@@ -119,6 +119,10 @@ class Receiver:
         """Count the messages that came to a URL, each once."""
         return sum(len(set(counters)) for counters in self.got[path].values())
 
+    def beyond(self, path: str, count: int) -> Callable[[], bool]:
+        """Return what tells whether more than so many messages came to a URL."""
+        return lambda: self.distinct(path) > count
+
     def repeats(self, path: str) -> int:
         """Count what came more than once."""
         return sum(len(counters) - len(set(counters)) for counters in self.got[path].values())

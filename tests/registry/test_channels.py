@@ -73,7 +73,8 @@ async def test_an_update_changes_what_it_names_and_no_more(database: Database) -
 async def test_channels_are_listed_newest_first_page_by_page(database: Database) -> None:
     store = Channels(database)
     made = [(await store.create(f"channel {n}", {}))[0] for n in range(7)]
-    found, cursor = [], None
+    found: list[Channel] = []
+    cursor = None
     for expected in (3, 3, 1):
         page = await store.page(cursor, 3)
         assert len(page.items) == expected

@@ -219,7 +219,7 @@ async def test_workers_that_compete_leave_no_gap_and_repeat_nothing(database_url
     users = [f"u{n}" for n in range(12)]
     asked = [message(user) for user in users for _ in range(8)]
     databases = [Database(database_url) for _ in range(3)]
-    written = []
+    written: list[str] = []
 
     async def work(database: Database, turn_about: int) -> None:
         store = Conversations(database)

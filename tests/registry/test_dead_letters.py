@@ -1,5 +1,6 @@
 """Dead letters are kept whole, once each, and listed newest first."""
 
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -10,8 +11,8 @@ from broker.registry.dead_letters import DeadLetters
 from broker.registry.records import DeadLetter
 
 
-def letter(**changes: object) -> DeadLetter:
-    plain = {
+def letter(**changes: Any) -> DeadLetter:
+    plain: dict[str, Any] = {
         "id": str(uuid4()),
         "stage": "intake",
         "reason": "not JSON",

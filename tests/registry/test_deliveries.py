@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -27,7 +28,7 @@ def delivery(
     *,
     at: datetime = AT,
     webhook: str = "wh_a",
-    **changes: object,
+    **changes: Any,
 ) -> Delivery:
     made = tuple(made)
     finished = None

@@ -350,7 +350,7 @@ async def test_only_the_turn_of_a_message_that_was_not_answered_is_forgotten(
 
 
 def letter(number: int, **changes: Any) -> DeadLetter:
-    plain = {
+    plain: dict[str, Any] = {
         "id": f"00000000-0000-0000-0000-{number:012d}",
         "stage": "intake",
         "reason": "not a valid message",

@@ -283,7 +283,7 @@ values = st.recursive(
     max_leaves=4,
 )
 sessions = st.dictionaries(st.sampled_from(["name", "messages", "drink", "asked", "other"]), values)
-said = st.one_of(
+said: st.SearchStrategy[dict[str, object]] = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
     .flatmap(lambda text: st.sampled_from([text, f"my name is {text}", f"show {text}", f"count to {text}"]))
     .map(lambda text: {"textMessage": {"text": text}}),

@@ -360,7 +360,7 @@ class TestLegacyForm:
 class TestRecord:
     """The record on its way, which anybody with the broker's password can forge."""
 
-    FORGERIES = (
+    FORGERIES: tuple[dict[str, object], ...] = (
         {"schemaVersion": 2},
         {"schemaVersion": None},
         {"id": ""},

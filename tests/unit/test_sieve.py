@@ -14,7 +14,7 @@ from broker.rabbitmq.sieve import HEARTBEAT, Sieve
 SIFTED, OTHER = (1, 2), (3, 0)
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20)
 short = st.none() | st.text("abcdefgh-", min_size=1, max_size=40)
-headers = st.none() | st.dictionaries(
+headers: st.SearchStrategy[Any] = st.none() | st.dictionaries(
     st.sampled_from(["x-delivery-count", "postbote-turn", "weird"]),
     st.one_of(texts, st.booleans(), st.integers(-5, 2**31 - 1), st.lists(st.integers(0, 9), max_size=2)),
     max_size=3,
@@ -49,7 +49,7 @@ def frames_of(channel: int, message: tuple[Any, ...]) -> list[bytes]:
     tag, redelivered, key, properties, parts = message
     deliver = commands.Basic.Deliver("a consumer", tag, redelivered, "an exchange", key)
     head = header.ContentHeader(body_size=sum(map(len, parts)), properties=properties)
-    frames = [deliver, head, *map(body.ContentBody, parts)]
+    frames: list[Any] = [deliver, head, *map(body.ContentBody, parts)]
     return [pamqp.frame.marshal(frame, channel) for frame in frames]
 
 
