@@ -22,7 +22,7 @@ from yarl import URL
 
 from broker.errors import BrokerUnavailable, TopologyMismatch
 from broker.rabbitmq.sieve import Sieve
-from broker.rabbitmq.transport import SiftedTransport
+from broker.rabbitmq.transport import Line, SiftedTransport
 
 log = structlog.get_logger()
 
@@ -89,8 +89,8 @@ class Link:
         self.state = State.IDLE
         #: Counts the connections there have been.
         self.generation = 0
-        #: Sifts what the connection receives.
-        self.sieve = Sieve(time.monotonic)
+        #: The connection's way to the broker and back.
+        self.line = Line(Sieve(time.monotonic))
 
     def start(self) -> None:
         """Begin to connect; does nothing the second time."""
@@ -162,8 +162,8 @@ class Link:
     async def _connect(self) -> AbstractConnection:
         properties: FieldTable = {"connection_name": f"postbote {self._name}"}
         opened = aio_pika.Connection(self._url, client_properties=properties)
-        sieve = Sieve(asyncio.get_running_loop().time)
-        opened.kwargs["transport_factory"] = SiftedTransport(sieve)
+        line = Line(Sieve(asyncio.get_running_loop().time))
+        opened.kwargs["transport_factory"] = SiftedTransport(line)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await opened.connect()
@@ -175,7 +175,7 @@ class Link:
             await _farewell(opened)
             raise
         self._opened = opened
-        self.sieve = sieve
+        self.line = line
         return connection
 
     async def _stay(self, connection: AbstractConnection) -> None:
@@ -208,14 +208,17 @@ def backoff(failures: int) -> float:
     return longest * random.uniform(0.5, 1.0)  # noqa: S311 - keeps no secret
 
 
-async def blocked(connection: AbstractConnection) -> bool:
+def blocked(connection: AbstractConnection) -> bool:
     """Tell whether an alarm of the broker (memory, disk) keeps this connection from publishing."""
+    # The library only lets one wait for that: where it does not wait, there is none.
+    waiting = connection.ready()
     try:
-        async with asyncio.timeout(0):
-            await connection.ready()
-    except TimeoutError:
-        return True
-    return False
+        waiting.send(None)
+    except StopIteration:
+        return False
+    finally:
+        waiting.close()
+    return True
 
 
 def describe(error: BaseException | None) -> str:

@@ -4,73 +4,74 @@ import asyncio
 from collections.abc import Callable
 from uuid import uuid4
 
-from aiormq import spec
 from aiormq.abc import AbstractChannel, AbstractConnection
-from aiormq.exceptions import ChannelInvalidStateError, DeliveryError, PublishError
+from aiormq.exceptions import ChannelInvalidStateError
 
 from broker.errors import BrokerUnavailable, TopologyMismatch
 from broker.port import Envelope
+from broker.rabbitmq.confirms import Confirms
+from broker.rabbitmq.frames import HEAD_SIZE, publication
 from broker.rabbitmq.link import CLOSE_TIMEOUT_S, TROUBLE, Link, State, blocked, closings_told, describe
+from broker.rabbitmq.transport import Line
 
 #: Publishes on their way at a time: bounds memory, and how many a cut leaves in doubt.
 IN_FLIGHT = 256
 #: Seconds that a readiness check may take.
 CHECK_TIMEOUT_S = 1.5
-PERSISTENT = 2
 
 
 class _Wire:
-    """One AMQP channel in confirm mode, and the publishes that are on their way on it."""
+    """One AMQP channel in confirm mode, and the publishes that are on their way on it.
 
-    def __init__(self, connection: AbstractConnection, channel: AbstractChannel) -> None:
+    It writes to the connection's socket itself: what is published in one turn of the event loop goes in one piece.
+    """
+
+    def __init__(
+        self,
+        connection: AbstractConnection,
+        channel: AbstractChannel,
+        line: Line,
+        settled: Callable[[], None],
+    ) -> None:
         self.connection = connection
         self.channel = channel
-        self.sending: dict[str, asyncio.Task[str | None]] = {}
+        self.confirms = Confirms(settled)
+        self._line = line
+        self._largest = connection.connection_tune.frame_max - HEAD_SIZE - 1
+        self._outgoing: list[bytes] = []
+        line.sieve.pass_to(channel.number, self.confirms)
 
-    def send(
-        self, exchange: str, envelope: Envelope, message_id: str, settled: Callable[[], None]
-    ) -> asyncio.Task[str | None]:
-        """Publish as a task of its own, which ends with the reason where the broker did not take it.
+    def send(self, exchange: str, envelope: Envelope, message_id: str) -> "asyncio.Future[str | None]":
+        """Publish; what is returned ends with the reason where the broker did not take it. Raises ValueError."""
+        frames = publication(
+            self.channel.number,
+            exchange,
+            envelope.routing_key,
+            message_id,
+            envelope.headers,
+            envelope.body,
+            self._largest,
+        )
+        if not self._outgoing:
+            asyncio.get_running_loop().call_soon(self._write)
+        self._outgoing.append(frames)
+        return self.confirms.add(message_id)
 
-        Its own, so that a caller who gives up tears neither a frame nor the count of confirms in two.
-        """
-        task = asyncio.create_task(self._send(exchange, envelope, message_id))
-        self.sending[message_id] = task
+    def usable(self) -> bool:
+        """Tell whether the AMQP channel stands, and no alarm keeps it from publishing."""
+        return not self.channel.is_closed and not blocked(self.connection)
 
-        def done(_: object) -> None:
-            del self.sending[message_id]
-            settled()
+    def end(self, reason: str) -> None:
+        """End what is on its way; what the broker says of it later is the library's."""
+        self._line.sieve.leave(self.channel.number, self.confirms)
+        self._outgoing.clear()
+        self.confirms.give_up(reason)
 
-        task.add_done_callback(done)
-        return task
-
-    async def _send(self, exchange: str, envelope: Envelope, message_id: str) -> str | None:
-        try:
+    def _write(self) -> None:
+        frames, self._outgoing = self._outgoing, []
+        if frames and not self.channel.is_closed:
             # Not waiting for the socket lets the next one follow at once; IN_FLIGHT bounds what piles up.
-            # aiormq's abstract class does not declare `wait`; its one implementation does.
-            await self.channel.basic_publish(  # type: ignore[call-arg]
-                envelope.body,
-                exchange=exchange,
-                routing_key=envelope.routing_key,
-                mandatory=True,
-                wait=False,
-                properties=spec.Basic.Properties(
-                    content_type="application/json",
-                    delivery_mode=PERSISTENT,
-                    message_id=message_id,
-                    headers=dict(envelope.headers),
-                ),
-            )
-        except PublishError:
-            return f"no queue takes the routing key {envelope.routing_key!r}"
-        except DeliveryError as refused:
-            return f"the broker refused it ({describe(refused)})"
-        except asyncio.CancelledError:
-            # Either the library's word for a connection that was closed, or the wire is being put away.
-            return "the connection was closed"
-        except TROUBLE as error:
-            return describe(error)
-        return None
+            self._line.write(b"".join(frames))
 
 
 class Publisher:
@@ -88,29 +89,33 @@ class Publisher:
     async def publish(self, exchange: str, envelope: Envelope) -> None:
         """Publish and wait for the confirm, up to the timeout. Raises BrokerUnavailable with the reason."""
         wire: _Wire | None = None
-        task: asyncio.Task[str | None] | None = None
+        sent: asyncio.Future[str | None] | None = None
         try:
             async with asyncio.timeout(self._timeout_s):
                 with closings_told():
-                    wire, task = await self._begin(exchange, envelope)
-                    reason = await asyncio.shield(task)
+                    wire, sent = await self._begin(exchange, envelope)
+                # Shielded: a caller who gives up leaves the count of confirms whole.
+                reason = await asyncio.shield(sent)
         except TimeoutError:
-            if wire is None or task is None:
+            if wire is None or sent is None:
                 reason = await self._hindrance()
-            elif await self._outlasts_alarm(wire, task):
-                reason = "the connection was closed" if task.cancelled() else task.result()
+            elif await self._outlasts_alarm(wire, sent):
+                reason = sent.result()
             else:
                 # The confirms on this AMQP channel can no longer be trusted to come, nor to be in step.
                 self._retire(wire, "a confirm did not come in time")
                 reason = f"no confirm within {self._timeout_s:g} s; the broker may be short of memory or disk"
         except asyncio.CancelledError:
-            if wire is not None and task is not None and not task.done():
-                asyncio.get_running_loop().call_later(self._timeout_s, self._overdue, wire, task)
+            if wire is not None and sent is not None and not sent.done():
+                asyncio.get_running_loop().call_later(self._timeout_s, self._overdue, wire, sent)
             raise
         except (BrokerUnavailable, TopologyMismatch, *TROUBLE) as error:
             reason = describe(error)
         if reason is not None:
-            raise BrokerUnavailable(f"Message {envelope.id} could not be published to {exchange}: {reason}")
+            raise BrokerUnavailable(
+                f"Message {envelope.id} could not be published to {exchange} with routing key "
+                f"{envelope.routing_key!r}: {reason}"
+            )
 
     async def check(self) -> None:
         """Return where publishing is possible now; raises BrokerUnavailable otherwise."""
@@ -137,21 +142,41 @@ class Publisher:
         while self._retiring:
             await asyncio.wait(self._retiring)
 
-    async def _begin(self, exchange: str, envelope: Envelope) -> tuple[_Wire, asyncio.Task[str | None]]:
+    async def _begin(self, exchange: str, envelope: Envelope) -> tuple[_Wire, "asyncio.Future[str | None]"]:
         message_id = envelope.id or uuid4().hex
+        wire = self._wire
+        if (
+            wire is not None
+            and not self._turn.locked()
+            and not self._slots.locked()
+            and wire.usable()
+            and wire.confirms.twin(message_id) is None
+        ):
+            # Takes one at once: nobody else comes in between.
+            await self._slots.acquire()
+            return wire, self._send(wire, exchange, envelope, message_id)
         # One at a time, first come first served: nobody overtakes those who wait for an AMQP channel.
         async with self._turn:
             await self._slots.acquire()
             try:
                 wire = await self._open_wire()
-                while (twin := wire.sending.get(message_id)) is not None:
-                    # The library matches returned messages by their id: an id may be on its way only once.
+                while (twin := wire.confirms.twin(message_id)) is not None:
+                    # Returned messages are told apart by their id: an id may be on its way only once.
                     await asyncio.wait({twin})
                     wire = await self._open_wire()
             except BaseException:
                 self._slots.release()
                 raise
-            return wire, wire.send(exchange, envelope, message_id, self._slots.release)
+            return wire, self._send(wire, exchange, envelope, message_id)
+
+    def _send(
+        self, wire: _Wire, exchange: str, envelope: Envelope, message_id: str
+    ) -> "asyncio.Future[str | None]":
+        try:
+            return wire.send(exchange, envelope, message_id)
+        except BaseException:
+            self._slots.release()
+            raise
 
     async def _open_wire(self) -> _Wire:
         if self._closed:
@@ -163,36 +188,41 @@ class Publisher:
             if wire is self._wire and not wire.channel.is_closed:
                 return wire
         connection = await self._link.ready()
+        line = self._link.line
         await connection.ready()
-        channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
-        opened = self._wire = _Wire(connection, channel)
-        channel.closing.add_done_callback(lambda _: self._retire(opened, "the AMQP channel was closed"))
+        channel = await connection.channel(publisher_confirms=True)
+        opened = self._wire = _Wire(connection, channel, line, self._slots.release)
+        channel.closing.add_done_callback(lambda closing: self._on_closed(opened, closing))
         return opened
 
-    async def _outlasts_alarm(self, wire: _Wire, task: asyncio.Task[str | None]) -> bool:
+    def _on_closed(self, wire: _Wire, closing: "asyncio.Future[object]") -> None:
+        wire.end(describe(None if closing.cancelled() else closing.exception()))
+        self._retire(wire, "the AMQP channel was closed")
+
+    async def _outlasts_alarm(self, wire: _Wire, sent: "asyncio.Future[str | None]") -> bool:
         """Wait for a confirm for as long as an alarm holds it up; False where it is late without one.
 
         What was on its way when the alarm began is taken when it ends. Published again, it would come twice.
         """
-        while not task.done() and await blocked(wire.connection):
-            await asyncio.wait({task}, timeout=CHECK_TIMEOUT_S)
-        return task.done()
+        while not sent.done() and blocked(wire.connection):
+            await asyncio.wait({sent}, timeout=CHECK_TIMEOUT_S)
+        return sent.done()
 
     async def _hindrance(self) -> str:
         if self._link.state is not State.OPEN:
             return self._link.trouble()
-        if await blocked(await self._link.ready()):
+        if blocked(await self._link.ready()):
             return "RabbitMQ blocks publishers, for it is short of memory or disk (see rabbitmqctl status)."
         return "RabbitMQ did not answer in time."
 
-    def _overdue(self, wire: _Wire, task: asyncio.Task[str | None]) -> None:
-        if not task.done():
+    def _overdue(self, wire: _Wire, sent: "asyncio.Future[str | None]") -> None:
+        if not sent.done():
             self._retire(wire, "a confirm did not come in time")
 
     def _retire(self, wire: _Wire, reason: str) -> None:
         if self._wire is wire:
             self._wire = None
-        elif not wire.sending:
+        elif not wire.confirms:
             return
         task = asyncio.create_task(self._put_away(wire, reason))
         self._retiring.add(task)
@@ -202,11 +232,7 @@ class Publisher:
         closing = asyncio.ensure_future(wire.channel.close(ChannelInvalidStateError(reason)))
         closing.add_done_callback(lambda done: done.cancelled() or done.exception())
         _, late = await asyncio.wait({closing}, timeout=CLOSE_TIMEOUT_S)
-        if late and not self._closed and not await blocked(wire.connection):
+        if late and not self._closed and not blocked(wire.connection):
             # Not even the closing of an AMQP channel is answered: the connection is dead.
             self._link.drop(wire.connection, "the broker does not answer")
-        stuck = set(wire.sending.values())
-        for task in stuck:
-            task.cancel()
-        if stuck:
-            await asyncio.wait(stuck)
+        wire.end("the connection was closed")

@@ -1,4 +1,4 @@
-"""The sieve: takes the deliveries of subscriptions off a connection's stream, before the client library sees them.
+"""The sieve: takes deliveries and confirms off a connection's stream, before the client library sees them.
 
 The library makes four objects and a task of each delivery and passes its three frames through two queues; here
 they are read where they lie. All other frames go on to the library untouched, in order. Frames are as in AMQP
@@ -7,29 +7,27 @@ AMQP channel in a row.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from struct import Struct
+from typing import Protocol
 
 from pamqp import decode
 
 from broker.port import Envelope, HeaderValue
+from broker.rabbitmq.frames import (
+    BODY,
+    DELIVER,
+    FRAME_END,
+    HEAD,
+    HEAD_SIZE,
+    HEADER,
+    HEARTBEAT,
+    METHOD,
+    TAG,
+    read_properties,
+)
 
-#: Type, channel and size of a frame; after the payload comes its end.
-HEAD = Struct(">BHI")
-HEAD_SIZE, FRAME_END = HEAD.size, 0xCE
-METHOD, HEADER, BODY = 1, 2, 3
-#: basic.deliver: class 60, method 60.
-DELIVER = b"\x00\x3c\x00\x3c"
-HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 #: A broker that sends deliveries sends no heartbeats, and the library has to see that it lives: so often, in seconds.
 BEAT_S = 1.0
 
-_TAG = Struct(">QB")
-_SIZE_AND_FLAGS = Struct(">QH")
-_LENGTH = Struct(">I")
-#: The properties before the message id, by their flag (section 4.2.6.1), in order: short texts, the table, an octet.
-_BEFORE_ID = ((0x8000, "text"), (0x4000, "text"), (0x2000, "table"), (0x1000, "octet"), (0x0800, "octet"),
-              (0x0400, "text"), (0x0200, "text"), (0x0100, "text"))  # fmt: skip
-_HEADERS, _MESSAGE_ID = 0x2000, 0x0080
 _COUNT = b"x-delivery-count"
 
 
@@ -60,7 +58,15 @@ class Headers(Mapping[str, HeaderValue]):
         return self._plain
 
 
-class _Taker:
+class Reader(Protocol):
+    """Reads frames of one AMQP channel."""
+
+    def takes(self, kind: int, data: bytes, start: int, end: int) -> bool:
+        """Read a frame's payload, data[start:end]; False where it is for the library."""
+        ...
+
+
+class Deliveries:
     """Puts one AMQP channel's deliveries together from their frames."""
 
     __slots__ = ("_body", "_headers", "_id", "_key", "_left", "_redelivered", "_tag", "_take", "_under_way")
@@ -82,14 +88,14 @@ class _Taker:
             if data[start : start + 4] != DELIVER:
                 return False
             at = start + 5 + data[start + 4]
-            self._tag, self._redelivered = _TAG.unpack_from(data, at)
+            self._tag, self._redelivered = TAG.unpack_from(data, at)
             at += 9
             at += 1 + data[at]
             self._key = data[at + 1 : at + 1 + data[at]].decode("utf-8", "replace")
             self._under_way = HEADER
             return True
         if kind == HEADER:
-            self._read_properties(data, start + 4)
+            self._left, self._headers, self._id = read_properties(data, start + 4)
             self._under_way = BODY
         else:
             self._body.append(data[start:end])
@@ -97,22 +103,6 @@ class _Taker:
         if self._left <= 0:
             self._complete()
         return True
-
-    def _read_properties(self, data: bytes, start: int) -> None:
-        self._left, flags = _SIZE_AND_FLAGS.unpack_from(data, start)
-        at = start + 10
-        self._headers = b""
-        for flag, kind in _BEFORE_ID:
-            if flags & flag:
-                if kind == "text":
-                    at += 1 + data[at]
-                elif kind == "octet":
-                    at += 1
-                else:
-                    length = 4 + _LENGTH.unpack_from(data, at)[0]
-                    self._headers = data[at : at + length] if length > 4 else b""
-                    at += length
-        self._id = data[at + 1 : at + 1 + data[at]].decode("utf-8", "replace") if flags & _MESSAGE_ID else ""
 
     def _complete(self) -> None:
         raw = self._headers
@@ -132,19 +122,23 @@ class Sieve:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._takers: dict[int, _Taker] = {}
+        self._readers: dict[int, Reader] = {}
         #: The beginning of a frame whose end is not here yet.
         self._rest = b""
         self._beat_at = 0.0
         self._sifting: bool | None = None
 
-    def take(self, channel: int, take: Callable[[Envelope], None]) -> None:
-        """Hand over an AMQP channel's deliveries from now on; ask before it consumes."""
-        self._takers[channel] = _Taker(take)
+    def pass_to(self, channel: int, reader: Reader) -> None:
+        """Let a reader have an AMQP channel's frames from now on; ask before there are any for it."""
+        self._readers[channel] = reader
 
-    def leave(self, channel: int) -> None:
-        """Let an AMQP channel's deliveries go to the library again; ask after it is closed."""
-        self._takers.pop(channel, None)
+    def leave(self, channel: int, reader: Reader) -> None:
+        """Let an AMQP channel's frames go to the library again; ask after it is closed.
+
+        Does nothing where its number is another reader's by now.
+        """
+        if self._readers.get(channel) is reader:
+            del self._readers[channel]
 
     def feed(self, received: bytes) -> bytes:
         """Take deliveries out of what was received, and return the rest, in whole frames."""
@@ -169,8 +163,8 @@ class Sieve:
                 # What is out of step stays so: the library says what is wrong, and gives up the connection.
                 self._sifting = False
                 return b"".join((*passed, data[kept:]))
-            taker = self._takers.get(channel)
-            if taker is not None and taker.takes(kind, data, at + HEAD_SIZE, end - 1):
+            reader = self._readers.get(channel)
+            if reader is not None and reader.takes(kind, data, at + HEAD_SIZE, end - 1):
                 if kept < at:
                     passed.append(data[kept:at])
                 kept = end

@@ -11,7 +11,7 @@ from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 from broker.errors import SubscriptionLost
 from broker.port import Envelope
 from broker.rabbitmq.link import CLOSE_TIMEOUT_S, TROUBLE, describe
-from broker.rabbitmq.sieve import Sieve
+from broker.rabbitmq.sieve import Deliveries, Sieve
 
 log = structlog.get_logger()
 
@@ -33,6 +33,7 @@ class RabbitSubscription:
     def __init__(self, channel: AbstractChannel, sieve: Sieve, queue: str, prefetch: int) -> None:
         self._channel = channel
         self._sieve = sieve
+        self._deliveries = Deliveries(self._arrive)
         self._queue = queue
         self._most_lingering = prefetch // LINGERING_PART
         #: Bounded by the prefetch: the broker sends no more than that unacknowledged.
@@ -59,7 +60,7 @@ class RabbitSubscription:
         channel = await connection.channel(publisher_confirms=False)
         subscription = cls(channel, sieve, queue, prefetch)
         try:
-            sieve.take(channel.number, subscription._arrive)
+            sieve.pass_to(channel.number, subscription._deliveries)
             await channel.basic_qos(prefetch_count=prefetch)
             await channel.basic_consume(queue, subscription._on_stray)
         except BaseException:
@@ -148,7 +149,7 @@ class RabbitSubscription:
     async def _say_goodbye(self) -> None:
         await self.flush()
         await self._channel.close()
-        self._sieve.leave(self._channel.number)
+        self._sieve.leave(self._channel.number, self._deliveries)
 
     async def _flush_when_due(self) -> None:
         while True:

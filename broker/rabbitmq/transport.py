@@ -11,11 +11,24 @@ from yarl import URL
 from broker.rabbitmq.sieve import Sieve
 
 
+class Line:
+    """One connection's way to the broker and back, beside the library: what it receives is sifted first."""
+
+    def __init__(self, sieve: Sieve) -> None:
+        self.sieve = sieve
+        self.transport: asyncio.WriteTransport | None = None
+
+    def write(self, frames: bytes) -> None:
+        """Write whole frames, between those of the library; into nothing where the connection is closed."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write(frames)
+
+
 class SiftedTransport(aiormq.TransportFactory):
     """Opens one connection, for one use; raises AMQPConnectionError."""
 
-    def __init__(self, sieve: Sieve) -> None:
-        self._sieve = sieve
+    def __init__(self, line: Line) -> None:
+        self._line = line
 
     async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect, and return what the library reads from and writes to."""
@@ -23,13 +36,14 @@ class SiftedTransport(aiormq.TransportFactory):
         tls = await context.get_context() if url.scheme == "amqps" and context is not None else None
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(loop=loop)
-        protocol = _Sifted(self._sieve, reader, loop)
+        protocol = _Sifted(self._line.sieve, reader, loop)
         try:
             transport, _ = await loop.create_connection(
                 lambda: protocol, url.host or "localhost", url.port or 5672, ssl=tls, **kwargs
             )
         except OSError as error:
             raise AMQPConnectionError(*error.args) from error
+        self._line.transport = transport
         return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from pamqp import body, commands, header, heartbeat
 
 from broker.port import Envelope
-from broker.rabbitmq.sieve import HEARTBEAT, Sieve
+from broker.rabbitmq.frames import HEARTBEAT
+from broker.rabbitmq.sieve import Deliveries, Sieve
 
 SIFTED, OTHER = (1, 2), (3, 0)
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20)
@@ -77,7 +78,7 @@ streams = st.lists(
 def sieve_of(got: dict[int, list[Envelope]], clock: Any = lambda: 0.0) -> Sieve:
     sieve = Sieve(clock)
     for channel in SIFTED:
-        sieve.take(channel, got.setdefault(channel, []).append)
+        sieve.pass_to(channel, Deliveries(got.setdefault(channel, []).append))
     return sieve
 
 
@@ -133,13 +134,16 @@ def test_the_library_sees_that_the_broker_lives_while_only_deliveries_come() -> 
 
 
 def test_an_amqp_channel_that_was_left_is_the_library_s_again() -> None:
-    got: dict[int, list[Envelope]] = {}
-    sieve = sieve_of(got)
+    got: list[Envelope] = []
+    sieve, reader = Sieve(lambda: 0.0), Deliveries(got.append)
+    sieve.pass_to(1, reader)
     sent = b"".join(frames_of(1, PLAIN))
     assert sieve.feed(sent) == b""
-    sieve.leave(1)
+    sieve.leave(1, Deliveries(got.append))
+    assert sieve.feed(sent) == b"", "left by one who had it no longer"
+    sieve.leave(1, reader)
     assert sieve.feed(sent) == sent
-    assert len(got[1]) == 1
+    assert len(got) == 2
 
 
 def test_what_is_out_of_step_goes_through_as_it_is() -> None:

@@ -1,0 +1,110 @@
+"""Confirms: which publishes are on their way on one AMQP channel, and what the broker said of them.
+
+The broker numbers what is published on an AMQP channel from 1 on, and confirms by number, several at once where
+it likes (https://www.rabbitmq.com/docs/confirms). What no queue took comes back by its message id, before its
+confirm.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from broker.rabbitmq.frames import ACK, BODY, HEADER, METHOD, NACK, RETURN, TAG, read_properties
+
+
+class _Sent:
+    __slots__ = ("future", "message_id", "reason")
+
+    def __init__(self, message_id: str, future: "asyncio.Future[str | None]") -> None:
+        self.message_id = message_id
+        self.future = future
+        self.reason: str | None = None
+
+
+class Confirms:
+    """The publishes of one AMQP channel; reads its frames for the sieve."""
+
+    def __init__(self, settled: Callable[[], None]) -> None:
+        self._settled = settled
+        self._number = 0
+        #: By number, in order.
+        self._sent: dict[int, _Sent] = {}
+        self._by_id: dict[str, _Sent] = {}
+        #: What is to come of a returned message: its header, its body; None where none is under way.
+        self._returning: int | None = None
+        self._left = 0
+
+    def add(self, message_id: str) -> "asyncio.Future[str | None]":
+        """Count a publish that is about to be written; ends with the reason where the broker did not take it.
+
+        An id may be on its way only once.
+        """
+        self._number += 1
+        future: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        sent = _Sent(message_id, future)
+        self._sent[self._number] = self._by_id[message_id] = sent
+        return future
+
+    def twin(self, message_id: str) -> "asyncio.Future[str | None] | None":
+        """Return what awaits the confirm of the same message id, where it is on its way."""
+        sent = self._by_id.get(message_id)
+        return None if sent is None else sent.future
+
+    def __len__(self) -> int:
+        return len(self._sent)
+
+    def give_up(self, reason: str) -> None:
+        """End all that is on its way, with a reason."""
+        for number in list(self._sent):
+            self._end(number, reason)
+
+    def takes(self, kind: int, data: bytes, start: int, end: int) -> bool:
+        """Read a frame's payload, data[start:end]; False where it is for the library."""
+        if self._returning is not None:
+            return self._take_back(kind, data, start, end)
+        if kind != METHOD:
+            return False
+        method = data[start : start + 4]
+        if method == ACK:
+            number, multiple = TAG.unpack_from(data, start + 4)
+            self._settle(number, multiple & 1, None)
+        elif method == NACK:
+            number, multiple = TAG.unpack_from(data, start + 4)
+            self._settle(number, multiple & 1, "the broker refused it")
+        elif method == RETURN:
+            self._returning = HEADER
+        else:
+            return False
+        return True
+
+    def _take_back(self, kind: int, data: bytes, start: int, end: int) -> bool:
+        if kind != self._returning:
+            return False
+        if kind == HEADER:
+            self._left, _, message_id = read_properties(data, start + 4)
+            self._returning = BODY
+            sent = self._by_id.get(message_id)
+            if sent is not None:
+                # Its confirm follows, and counts it off.
+                sent.reason = "no queue takes its routing key"
+        else:
+            self._left -= end - start
+        if self._left <= 0:
+            self._returning = None
+        return True
+
+    def _settle(self, number: int, multiple: int, reason: str | None) -> None:
+        if not multiple:
+            self._end(number, reason)
+            return
+        while self._sent and (first := next(iter(self._sent))) <= number:
+            self._end(first, reason)
+
+    def _end(self, number: int, reason: str | None) -> None:
+        sent = self._sent.pop(number, None)
+        if sent is None:
+            return
+        if self._by_id.get(sent.message_id) is sent:
+            del self._by_id[sent.message_id]
+        if not sent.future.done():
+            sent.future.set_result(reason or sent.reason)
+        self._settled()

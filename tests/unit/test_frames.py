@@ -1,0 +1,82 @@
+"""A publication is written as the client library would write it."""
+
+from typing import Any
+
+import pamqp.frame
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pamqp import body, commands, header
+
+from broker.rabbitmq.frames import publication, read_properties
+
+names = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=60)
+headers = st.dictionaries(
+    st.text("abcdefgh-", min_size=1, max_size=20),
+    names | st.booleans() | st.integers(-(2**63), 2**63 - 1),
+    max_size=4,
+)
+
+
+def unmarshalled(data: bytes) -> list[tuple[int, Any]]:
+    found = []
+    while data:
+        size, channel, frame = pamqp.frame.unmarshal(data)
+        found.append((channel, frame))
+        data = data[size:]
+    return found
+
+
+@given(
+    st.integers(1, 65535),
+    names,
+    names,
+    names,
+    headers,
+    st.binary(max_size=300),
+    st.integers(1, 400),
+)
+def test_the_library_reads_what_was_said(
+    channel: int,
+    exchange: str,
+    key: str,
+    message_id: str,
+    table: dict[str, Any],
+    content: bytes,
+    largest: int,
+) -> None:
+    written = publication(channel, exchange, key, message_id, table, content, largest)
+    (on, method), (also_on, head), *parts = unmarshalled(written)
+    assert isinstance(method, commands.Basic.Publish)
+    assert (method.exchange, method.routing_key, method.mandatory, method.immediate) == (
+        exchange,
+        key,
+        True,
+        False,
+    )
+    assert isinstance(head, header.ContentHeader)
+    assert head.body_size == len(content)
+    properties = head.properties
+    assert (properties.content_type, properties.delivery_mode) == ("application/json", 2)
+    assert (properties.message_id, dict(properties.headers or {})) == (message_id, table)
+    assert {on, also_on, *(number for number, _ in parts)} == {channel}
+    assert all(isinstance(part, body.ContentBody) and len(part.value) <= largest for _, part in parts)
+    assert b"".join(part.value for _, part in parts) == content
+
+
+@given(names, headers, st.integers(0, 2**40))
+def test_properties_are_read_as_the_library_writes_them(message_id: str, table: Any, size: int) -> None:
+    head = header.ContentHeader(
+        body_size=size, properties=commands.Basic.Properties(message_id=message_id, headers=table, priority=3)
+    )
+    data = pamqp.frame.marshal(head, 1)
+    found, raw, read_id = read_properties(data, 7 + 4)
+    assert (found, read_id) == (size, message_id)
+    assert pamqp.decode.field_table(raw)[1] == table if table else raw == b""
+
+
+@pytest.mark.parametrize("field", ["exchange", "routing_key", "message_id"])
+def test_a_name_that_is_too_long_is_refused_before_anything_is_written(field: str) -> None:
+    given_names = {"exchange": "e", "routing_key": "k", "message_id": "m", field: "ü" * 128}
+    with pytest.raises(ValueError, match="255"):
+        publication(channel=1, headers={}, body=b"", largest=100, **given_names)
