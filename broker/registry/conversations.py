@@ -1,18 +1,24 @@
 """Conversations and turns, as the bot worker loads and writes them: many at a time, in a few statements."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Row, delete, select, update
+from sqlalchemy import Row
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.models.records import UserMessage, now
 from broker.partitions import conversation_key
 from broker.registry.channels import channel_of
-from broker.registry.database import Database, insert_into
+from broker.registry.database import Database
 from broker.registry.records import Channel, Conversation, Turn
-from broker.registry.rows import Rows, keys, one_of
-from broker.registry.tables import channels, conversations, turns
+from broker.registry.rows import keys
+from broker.registry.turn_statements import TurnStatements
+
+#: Channels remembered as they were when they were last met.
+MOST_CHANNELS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,40 +43,70 @@ class Conversations:
 
     def __init__(self, database: Database) -> None:
         self._db = database
-        self._statements = _Statements(database.dialect)
+        self._statements = TurnStatements(database.dialect)
+        #: As they were at their last revision that was met.
+        self._channels: dict[str, Channel] = {}
 
     async def load(self, messages: Sequence[UserMessage]) -> list[Loaded]:
-        """Load what is known of each message, in three queries whatever their number."""
+        """Load what is known of each message, in one query whatever their number, as it is at one moment.
+
+        Channels that changed and turns that were written before take one more each.
+        """
+        keyed = [conversation_key(message.channel_id, message.user.id) for message in messages]
+        wanted = [
+            {"place": place, "message_id": message.id, "channel_id": message.channel_id, "key": key}
+            for place, (message, key) in enumerate(zip(messages, keyed, strict=True))
+        ]
         statements, dialect = self._statements, self._db.dialect
-        wanted = [conversation_key(message.channel_id, message.user.id) for message in messages]
         async with self._db.read() as connection:
-            # The turns last: one that is written meanwhile is found, whatever was read of its conversation.
-            found = await connection.execute(
-                statements.channels, keys(dialect, (message.channel_id for message in messages))
-            )
-            by_channel = {row.id: channel_of(row) for row in found}
-            found = await connection.execute(statements.conversations, keys(dialect, wanted))
-            by_key = {row.key: _conversation_of(row) for row in found}
-            found = await connection.execute(
-                statements.turns, keys(dialect, (message.id for message in messages))
-            )
-            by_id = {row.message_id: turn_of(row) for row in found}
+            found = await connection.execute(statements.load, statements.wanted.given(wanted))
+            rows = sorted(map(tuple, found), key=itemgetter(0))
+            unknown = {
+                message.channel_id
+                for message, (_, revision, *_) in zip(messages, rows, strict=True)
+                if revision is not None and not self._knows(message.channel_id, revision)
+            }
+            if unknown:
+                await self._read_channels(connection, unknown)
+            by_id: dict[str, Turn] = {}
+            if written := [row[2] for row in rows if row[2] is not None]:
+                earlier = await connection.execute(statements.turns, keys(dialect, written))
+                by_id = {row.message_id: turn_of(row) for row in earlier}
         return [
             Loaded(
-                by_channel.get(message.channel_id),
-                by_key.get(key) or Conversation(key, message.channel_id, message.user.id, {}, 0, 0),
-                by_id.get(message.id),
+                None if revision is None else self._channels.get(message.channel_id),
+                Conversation(
+                    key, message.channel_id, message.user.id, session or {}, counter or 0, number or 0
+                ),
+                by_id.get(message_id),
             )
-            for message, key in zip(messages, wanted, strict=True)
+            for message, key, (_, revision, message_id, session, counter, number) in zip(
+                messages, keyed, rows, strict=True
+            )
         ]
 
     async def commit(self, new: Sequence[NewTurn]) -> list[bool]:
-        """Write turns with their conversations, in one transaction and at most four statements.
+        """Write turns with their conversations, in one transaction.
 
         An entry is False, and nothing of it written, where its conversation has moved on since it was loaded,
         or its message has a turn already, or an entry before it is of the same conversation or message.
         """
         order = _first_of_each(new)
+        if self._statements.whole is not None:
+            rows = self._statements.whole_rows.given(_whole_row(new[index]) for index in order)
+            try:
+                async with self._db.single() as connection:
+                    found = await connection.execute(self._statements.whole, rows)
+                    written = {row.message_id for row in found}
+            except IntegrityError:
+                # A message has a turn of another conversation already; all of this was undone.
+                pass
+            else:
+                mine = {index for index in order if new[index].turn.message_id in written}
+                return [index in mine for index in range(len(new))]
+        return await self._commit_stepwise(new, order)
+
+    async def _commit_stepwise(self, new: Sequence[NewTurn], order: Sequence[int]) -> list[bool]:
         statements, dialect = self._statements, self._db.dialect
         async with self._db.write() as connection:
             # A turn's number is unique in its conversation: of two processes that write the same one, the
@@ -98,40 +134,18 @@ class Conversations:
 
     async def mark_published(self, message_ids: Sequence[str]) -> None:
         """Remember that the responses of these turns are on the broker."""
-        async with self._db.write() as connection:
+        async with self._db.single() as connection:
             await connection.execute(self._statements.mark_published, keys(self._db.dialect, message_ids))
 
+    def _knows(self, channel_id: str, revision: int) -> bool:
+        known = self._channels.get(channel_id)
+        return known is not None and known.revision == revision
 
-class _Statements:
-    """The statements, made once: what they are given varies, and their text does not."""
-
-    def __init__(self, dialect: str) -> None:
-        self.channels = select(channels).where(one_of(dialect, channels.c.id))
-        self.conversations = select(conversations).where(one_of(dialect, conversations.c.key))
-        self.turns = select(turns).where(one_of(dialect, turns.c.message_id))
-        self.turn_rows = Rows(dialect, list(turns.c))
-        self.insert_turns = (
-            insert_into(dialect, turns)
-            .from_select(self.turn_rows.names, self.turn_rows.source)
-            .on_conflict_do_nothing()
-            .returning(turns.c.message_id)
-        )
-        self.conversation_rows = Rows(dialect, list(conversations.c))
-        self.open = (
-            insert_into(dialect, conversations)
-            .from_select(self.conversation_rows.names, self.conversation_rows.source)
-            .on_conflict_do_nothing()
-            .returning(conversations.c.key)
-        )
-        given = self.conversation_rows.source.subquery("given")
-        self.advance = (
-            update(conversations)
-            .values({name: given.c[name] for name in ("session", "message_counter", "turns", "updated_at")})
-            .where(conversations.c.key == given.c.key, conversations.c.turns == given.c.turns - 1)
-            .returning(conversations.c.key)
-        )
-        self.delete_turns = delete(turns).where(one_of(dialect, turns.c.message_id))
-        self.mark_published = update(turns).where(one_of(dialect, turns.c.message_id)).values(published=True)
+    async def _read_channels(self, connection: AsyncConnection, wanted: Iterable[str]) -> None:
+        if len(self._channels) > MOST_CHANNELS:
+            self._channels.clear()
+        for row in await connection.execute(self._statements.channels, keys(self._db.dialect, wanted)):
+            self._channels[row.id] = channel_of(row)
 
 
 def _first_of_each(new: Sequence[NewTurn]) -> list[int]:
@@ -158,6 +172,14 @@ def _conversation_row(conversation: Conversation) -> dict[str, Any]:
     }
 
 
+def _whole_row(new: NewTurn) -> dict[str, Any]:
+    return {
+        **_turn_row(new),
+        "user_id": new.conversation.user_id,
+        "session": new.conversation.session,
+    }
+
+
 def _turn_row(new: NewTurn) -> dict[str, Any]:
     turn = new.turn
     return {
@@ -172,10 +194,6 @@ def _turn_row(new: NewTurn) -> dict[str, Any]:
         "published": turn.published,
         "created_at": turn.created_at,
     }
-
-
-def _conversation_of(row: Row[Any]) -> Conversation:
-    return Conversation(row.key, row.channel_id, row.user_id, row.session, row.message_counter, row.turns)
 
 
 def turn_of(row: Row[Any]) -> Turn:

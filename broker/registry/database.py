@@ -56,6 +56,19 @@ class Database:
             # Not reached after an exception: closing the connection rolls back then.
             await connection.commit()
 
+    @asynccontextmanager
+    async def single(self) -> AsyncIterator[AsyncConnection]:
+        """Open a connection for one statement that writes and is a transaction of its own, which spares its frame.
+
+        As `write` otherwise.
+        """
+        if self.dialect == "sqlite":
+            async with self.write() as connection:
+                yield connection
+        else:
+            async with self.read() as connection:
+                yield connection
+
     def insert(self, table: Table) -> Any:
         """Return the dialect's own insert, which knows on_conflict_do_nothing and on_conflict_do_update."""
         return insert_into(self.dialect, table)
