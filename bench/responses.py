@@ -46,7 +46,7 @@ async def publish(broker: Broker, responses: Sequence[BotResponse], partitions: 
 
     async def one(lane: list[BotResponse]) -> None:
         for response in lane:
-            await broker.publish(RESPONSES, response_envelope(response, partitions))
+            await broker.publish(RESPONSES, response_envelope(response.model_dump(mode="json"), partitions))
 
     await asyncio.gather(*map(one, lanes.values()))
 

@@ -66,7 +66,9 @@ async def _hop(servers: Servers, number: int) -> float:
         async with broker.subscribe(outbound_queue(partition_word(0)), 100) as held:
 
             async def step(count: int) -> None:
-                await broker.publish(RESPONSES, response_envelope(responses[count], 1))
+                await broker.publish(
+                    RESPONSES, response_envelope(responses[count].model_dump(mode="json"), 1)
+                )
                 for envelope in await held.receive():
                     held.ack(envelope)
 

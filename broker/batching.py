@@ -14,23 +14,35 @@ Out = TypeVar("Out")
 class Batcher(Generic[In, Out]):
     """Hands the items of concurrent `submit` calls to `run`, up to `limit` at a time, one call after the other.
 
-    No item waits for company: what comes while one call runs makes up the next. Where a call fails for another
-    reason than an outage, its items are run one by one, so that one that cannot be processed fails alone.
+    No item waits for company unless for `linger_s`: what comes while one call runs makes up the next. Where a call
+    fails for another reason than an outage, its items are run one by one, so that one that cannot be processed
+    fails alone.
     """
 
-    def __init__(self, run: Callable[[Sequence[In]], Awaitable[Sequence[Out]]], limit: int = 256) -> None:
+    def __init__(
+        self,
+        run: Callable[[Sequence[In]], Awaitable[Sequence[Out]]],
+        limit: int = 256,
+        *,
+        linger_s: float = 0.0,
+    ) -> None:
         self._run = run
         self._limit = limit
+        self._linger_s = linger_s
         self._waiting: deque[tuple[In, asyncio.Future[Out]]] = deque()
         self._task: asyncio.Task[None] | None = None
 
     async def submit(self, item: In) -> Out:
         """Have one item processed, and return what came of it; raises what `run` raised."""
+        return await self.put(item)
+
+    def put(self, item: In) -> "asyncio.Future[Out]":
+        """Have one item processed some time; what is returned ends as `submit` does."""
         future: asyncio.Future[Out] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._task is None:
             self._task = asyncio.create_task(self._work())
-        return await future
+        return future
 
     async def close(self) -> None:
         """Wait for the call that is running; nothing may be submitted any more."""
@@ -40,6 +52,8 @@ class Batcher(Generic[In, Out]):
     async def _work(self) -> None:
         try:
             while self._waiting:
+                if self._linger_s and len(self._waiting) < self._limit:
+                    await asyncio.sleep(self._linger_s)
                 batch = [self._waiting.popleft() for _ in range(min(self._limit, len(self._waiting)))]
                 wanted = [(item, future) for item, future in batch if not future.done()]
                 if wanted:

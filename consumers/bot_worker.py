@@ -15,14 +15,15 @@ from typing import Any, Protocol
 
 import structlog
 from pydantic import ValidationError
+from pydantic_core import to_json
 
 from broker.batching import Batcher
 from broker.errors import PostboteError
-from broker.models.records import BotResponse, UserMessage
+from broker.models.records import UserMessage
 from broker.partitions import conversation_key, partition_of
 from broker.port import Broker, Envelope, Subscription
 from broker.registry.conversations import Loaded, NewTurn
-from broker.registry.records import Channel, Turn
+from broker.registry.records import Channel, Conversation, Turn
 from broker.topology import RESPONSES, response_key
 from consumers.bots.protocol import Bot
 from consumers.dead_letters import bury
@@ -32,6 +33,9 @@ from consumers.rejection import why_invalid
 from consumers.turns import BotFailed, answer, failed_turn, new_turn
 
 log = structlog.get_logger()
+
+#: How long a mark waits for others to be written with it, in seconds: nobody waits for it but an acknowledgement.
+MARK_LINGER_S = 0.02
 
 
 class ConversationStore(Protocol):
@@ -71,7 +75,7 @@ class Turns:
     def __init__(self, store: ConversationStore) -> None:
         self._loads: Batcher[UserMessage, Loaded] = Batcher(store.load)
         self._commits: Batcher[NewTurn, bool] = Batcher(store.commit)
-        self._marks: Batcher[str, None] = Batcher(self._mark)
+        self._marks: Batcher[str, None] = Batcher(self._mark, linger_s=MARK_LINGER_S)
         self._store = store
 
     async def load(self, message: UserMessage) -> Loaded:
@@ -82,9 +86,9 @@ class Turns:
         """Write a turn and its conversation together; False where the conversation changed underneath."""
         return await outlast(lambda: self._commits.submit(turn), "bot.committing")
 
-    async def mark_published(self, message_id: str) -> None:
-        """Remember that a turn's responses are on the broker."""
-        await outlast(lambda: self._marks.submit(message_id), "bot.marking")
+    def mark_published(self, message_id: str) -> "asyncio.Future[None]":
+        """Remember soon that a turn's responses are on the broker; what is returned ends when that is written."""
+        return self._marks.put(message_id)
 
     async def close(self) -> None:
         """Wait for the batches that are being written."""
@@ -92,7 +96,7 @@ class Turns:
             await batcher.close()
 
     async def _mark(self, message_ids: Sequence[str]) -> list[None]:
-        await self._store.mark_published(message_ids)
+        await outlast(lambda: self._store.mark_published(message_ids), "bot.marking")
         return [None] * len(message_ids)
 
 
@@ -109,6 +113,9 @@ class BotSession:
         self._bots = bots
         self._partitions = partitions
         self._lanes: Lanes[str, tuple[Envelope, UserMessage]] = Lanes(self._answer, self._fail)
+        #: Published and not yet marked so; each is acknowledged after its mark.
+        self._marking: dict[str, asyncio.Future[None]] = {}
+        self._stopped = False
 
     async def take(self, envelopes: Sequence[Envelope]) -> None:
         """Put each message into its conversation's lane; what is no message becomes a dead letter."""
@@ -121,58 +128,81 @@ class BotSession:
             self._lanes.put(conversation_key(message.channel_id, message.user.id), (envelope, message))
 
     async def stop(self, grace_s: float) -> None:
-        """Let each lane finish the message that it is answering."""
+        """Let each lane finish the message that it is answering, and mark and acknowledge what was published."""
+        deadline = asyncio.get_running_loop().time() + grace_s
         await self._lanes.stop(grace_s)
+        if self._marking and grace_s > 0:
+            left = max(deadline - asyncio.get_running_loop().time(), 0)
+            await asyncio.wait(self._marking.values(), timeout=left)
+        self._stopped = True
 
     async def _answer(self, lane: Lane[str, tuple[Envelope, UserMessage]]) -> None:
         envelope, message = lane.items[0]
-        loaded = await self._turns.load(message)
-        if loaded.turn is None:
-            await self._answer_anew(envelope, message, loaded)
-        else:
-            await self._publish(loaded.turn)
-            self._subscription.ack(envelope)
+        turn = await self._turn_of(envelope, message)
+        if turn is not None:
+            await self._publish(turn)
+            self._finish(envelope, turn)
         lane.items.popleft()
 
-    async def _answer_anew(self, envelope: Envelope, message: UserMessage, loaded: Loaded) -> None:
-        while loaded.turn is None:
+    async def _turn_of(self, envelope: Envelope, message: UserMessage) -> Turn | None:
+        """Return a message's turn, a new one where it has none yet; None where the message is a dead letter."""
+        while True:
+            loaded = await self._turns.load(message)
+            if loaded.turn is not None:
+                return loaded.turn
             if loaded.channel is None:
                 await self._bury(envelope, "unknown channel", f"there is no channel {message.channel_id}")
-                return
-            conversation = loaded.conversation
-            try:
-                bot = self._bots.of(loaded.channel)
-                reply = await answer(bot, message, conversation, self._bots.timeout_s)
-                new = new_turn(message, conversation, reply, loaded.channel.revision)
-            except BotFailed as failure:
-                log.warning("bot.failed", channel=message.channel_id, message=message.id, why=str(failure))
-                await bury(
-                    self._broker,
-                    envelope,
-                    stage="bot",
-                    reason="the bot could not answer it",
-                    detail=str(failure),
-                    channel_id=message.channel_id,
-                )
-                new = failed_turn(message, conversation)
+                return None
+            new = await self._ask(envelope, message, loaded.channel, loaded.conversation)
             if await self._turns.commit(new):
-                await self._publish(new.turn)
-                break
+                return new.turn
             # Another worker, that was thought dead, wrote a turn of this conversation meanwhile.
-            loaded = await self._turns.load(message)
-        else:
-            await self._publish(loaded.turn)
-        self._subscription.ack(envelope)
+
+    async def _ask(
+        self, envelope: Envelope, message: UserMessage, channel: Channel, conversation: Conversation
+    ) -> NewTurn:
+        try:
+            reply = await answer(self._bots.of(channel), message, conversation, self._bots.timeout_s)
+            return new_turn(message, conversation, reply, channel.revision)
+        except BotFailed as failure:
+            log.warning("bot.failed", channel=message.channel_id, message=message.id, why=str(failure))
+            await bury(
+                self._broker,
+                envelope,
+                stage="bot",
+                reason="the bot could not answer it",
+                detail=str(failure),
+                channel_id=message.channel_id,
+            )
+            return failed_turn(message, conversation)
 
     async def _publish(self, turn: Turn) -> None:
-        if turn.published:
+        if turn.published or turn.message_id in self._marking:
             return
         for response in turn.responses:
             # One after the other: were two on their way at once and the first refused, the second would overtake it.
-            envelope = response_envelope(BotResponse.model_validate(response), self._partitions)
+            envelope = response_envelope(response, self._partitions)
             await outlast(partial(self._broker.publish, RESPONSES, envelope), "bot.publishing")
-        if turn.responses:
-            await self._turns.mark_published(turn.message_id)
+
+    def _finish(self, envelope: Envelope, turn: Turn) -> None:
+        """Mark a turn as published and then acknowledge its message, while the lane goes on."""
+        marking = None if turn.published else self._marking.get(turn.message_id)
+        if marking is None and not turn.published:
+            marking = self._marking[turn.message_id] = self._turns.mark_published(turn.message_id)
+            marking.add_done_callback(lambda _: self._marking.pop(turn.message_id))
+        if marking is None:
+            self._subscription.ack(envelope)
+        else:
+            marking.add_done_callback(partial(self._finished, envelope))
+
+    def _finished(self, envelope: Envelope, marking: "asyncio.Future[None]") -> None:
+        if self._stopped or marking.cancelled():
+            return
+        error = marking.exception()
+        if error is None:
+            self._subscription.ack(envelope)
+        else:
+            self._fail(envelope.id, error)
 
     async def _bury(self, envelope: Envelope, reason: str, detail: str) -> None:
         log.warning("message.dead", stage="bot", message=envelope.id, reason=reason)
@@ -184,15 +214,18 @@ class BotSession:
             self.failed.set_exception(error)
 
 
-def response_envelope(response: BotResponse, partitions: int) -> Envelope:
-    """Put a response into its envelope; the headers tell those who bind a queue of their own what answers what."""
-    partition = partition_of(conversation_key(response.channel_id, response.user_id), partitions)
+def response_envelope(response: Mapping[str, Any], partitions: int) -> Envelope:
+    """Put a BotResponse, as it is written in its turn, into its envelope.
+
+    The headers tell those who bind a queue of their own what answers what.
+    """
+    partition = partition_of(conversation_key(response["channelId"], response["userId"]), partitions)
     return Envelope(
-        response.id,
-        response.model_dump_json().encode(),
-        response_key(response.channel_id, response.kind, partition),
+        response["id"],
+        to_json(response),
+        response_key(response["channelId"], response["kind"], partition),
         {
-            "postbote-in-reply-to": response.in_reply_to,
-            "postbote-turn": f"{response.index}/{response.count}",
+            "postbote-in-reply-to": response["inReplyTo"],
+            "postbote-turn": f"{response['index']}/{response['count']}",
         },
     )
