@@ -14,9 +14,10 @@ Out = TypeVar("Out")
 class Batcher(Generic[In, Out]):
     """Hands the items of concurrent `submit` calls to `run`, up to `limit` at a time, one call after the other.
 
-    No item waits for company unless for `linger_s`: what comes while one call runs makes up the next. Where a call
-    fails for another reason than an outage, its items are run one by one, so that one that cannot be processed
-    fails alone.
+    What comes while one call runs makes up the next. With `linger_s` an item waits so long for company; with
+    `busy_linger_s` only where the call before had several items, so that nobody waits for company that does not come.
+    Where a call fails for another reason than an outage, its items are run one by one, so that one that cannot be
+    processed fails alone.
     """
 
     def __init__(
@@ -25,10 +26,13 @@ class Batcher(Generic[In, Out]):
         limit: int = 256,
         *,
         linger_s: float = 0.0,
+        busy_linger_s: float = 0.0,
     ) -> None:
         self._run = run
         self._limit = limit
         self._linger_s = linger_s
+        self._busy_linger_s = busy_linger_s
+        self._busy = False
         self._waiting: deque[tuple[In, asyncio.Future[Out]]] = deque()
         self._task: asyncio.Task[None] | None = None
 
@@ -52,8 +56,10 @@ class Batcher(Generic[In, Out]):
     async def _work(self) -> None:
         try:
             while self._waiting:
-                if self._linger_s and len(self._waiting) < self._limit:
-                    await asyncio.sleep(self._linger_s)
+                linger_s = self._busy_linger_s if self._busy else self._linger_s
+                if linger_s and len(self._waiting) < self._limit:
+                    await asyncio.sleep(linger_s)
+                self._busy = len(self._waiting) > 1 and self._busy_linger_s > 0
                 batch = [self._waiting.popleft() for _ in range(min(self._limit, len(self._waiting)))]
                 wanted = [(item, future) for item, future in batch if not future.done()]
                 if wanted:

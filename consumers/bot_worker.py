@@ -34,6 +34,8 @@ from consumers.turns import BotFailed, answer, failed_turn, new_turn
 
 log = structlog.get_logger()
 
+#: How long messages wait for others to be loaded and written with them where there is much to do, in seconds.
+BUSY_LINGER_S = 0.01
 #: How long a mark waits for others to be written with it, in seconds: nobody waits for it but an acknowledgement.
 MARK_LINGER_S = 0.02
 
@@ -73,8 +75,8 @@ class Turns:
     """The registry's side of the bot worker: loads and commits of all lanes of a process, batched."""
 
     def __init__(self, store: ConversationStore) -> None:
-        self._loads: Batcher[UserMessage, Loaded] = Batcher(store.load)
-        self._commits: Batcher[NewTurn, bool] = Batcher(store.commit)
+        self._loads: Batcher[UserMessage, Loaded] = Batcher(store.load, busy_linger_s=BUSY_LINGER_S)
+        self._commits: Batcher[NewTurn, bool] = Batcher(store.commit, busy_linger_s=BUSY_LINGER_S)
         self._marks: Batcher[str, None] = Batcher(self._mark, linger_s=MARK_LINGER_S)
         self._store = store
 
