@@ -4,7 +4,8 @@ https://www.w3.org/TR/trace-context/
 """
 
 import re
-import secrets
+
+from broker.randomness import random_bytes
 
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
 #: Longer than any version needs; what is longer is not looked at.
@@ -40,4 +41,4 @@ def child(traceparent: str) -> str:
 
 def _random_hex(size: int) -> str:
     # All zeros is the one value that is invalid.
-    return secrets.token_hex(size).replace("0" * 2 * size, "1".rjust(2 * size, "0"))
+    return random_bytes(size).hex().replace("0" * 2 * size, "1".rjust(2 * size, "0"))
