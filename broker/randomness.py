@@ -1,4 +1,4 @@
-"""Random bytes from the system, fetched many at a time: every message needs some, and every fetch is a system call."""
+"""Random bytes from the system, fetched many at a time: each message needs some, and a fetch is a system call."""
 
 import os
 
