@@ -14,6 +14,10 @@ CONNECTIONS = 256
 USERS = 500
 
 
+#: How long an answer may take before the run counts as failed, in seconds.
+ANSWER_S = 60.0
+
+
 @dataclass
 class Sent:
     """What came of a load: the moment at which each accepted message was due, by its id, and what was refused."""
@@ -97,10 +101,10 @@ async def send_at(rate: float, seconds: float, url: str, token: str) -> Sent:
             number += 1
         if number < due_now:
             answered.clear()
-            await answered.wait()
+            await asyncio.wait_for(answered.wait(), ANSWER_S)
         else:
             await asyncio.sleep(0.002)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(ANSWER_S):
         while len(sent.due) + sent.refused < total:
             answered.clear()
             await answered.wait()

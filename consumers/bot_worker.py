@@ -198,9 +198,9 @@ class BotSession:
             marking.add_done_callback(partial(self._finished, envelope))
 
     def _finished(self, envelope: Envelope, marking: "asyncio.Future[None]") -> None:
+        error = None if marking.cancelled() else marking.exception()
         if self._stopped or marking.cancelled():
             return
-        error = marking.exception()
         if error is None:
             self._subscription.ack(envelope)
         else:

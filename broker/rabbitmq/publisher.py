@@ -37,7 +37,8 @@ class _Wire:
         self.channel = channel
         self.confirms = Confirms(settled)
         self._line = line
-        self._largest = connection.connection_tune.frame_max - HEAD_SIZE - 1
+        # 0 is no limit, and then a part may be as large as RabbitMQ's own default has it.
+        self._largest = (connection.connection_tune.frame_max or 131_072) - HEAD_SIZE - 1
         self._outgoing: list[bytes] = []
         line.sieve.pass_to(channel.number, self.confirms)
 
