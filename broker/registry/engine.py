@@ -1,5 +1,6 @@
 """The engine: how connections to PostgreSQL and SQLite are made, pooled and found to be dead."""
 
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +70,28 @@ def _sqlite(url: URL) -> AsyncEngine:
     if url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_async_engine(
-        url.set(drivername="sqlite+aiosqlite"), pool_size=POOL, connect_args={"timeout": STATEMENT_S}
+        url.set(drivername="sqlite+aiosqlite"),
+        pool_size=POOL,
+        connect_args={"timeout": STATEMENT_S, "factory": _Connection},
     )
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     return engine
+
+
+class _Connection(sqlite3.Connection):
+    """A connection whose close ends its transaction.
+
+    Where whoever used it was cancelled between a statement and its rows, the rows are still to be fetched:
+    SQLite then closes the connection, and keeps the lock of its transaction until the cursor is collected
+    (https://sqlite.org/c3ref/close.html, of sqlite3_close_v2). All other writers would wait for that.
+    """
+
+    def close(self) -> None:
+        """Roll back what was not committed, then close."""
+        try:
+            self.rollback()
+        finally:
+            super().close()
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

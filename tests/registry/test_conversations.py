@@ -311,16 +311,18 @@ async def test_a_turn_that_another_conversation_took_meanwhile_spoils_no_batch(d
 
 async def test_a_commit_that_is_cancelled_leaves_the_store_usable(database: Database) -> None:
     store = Conversations(database)
-    for round_number in range(5):
-        asked = [message(f"u{round_number}-{n}") for n in range(20)]
+    loop = asyncio.get_running_loop()
+    for round_number in range(200):
+        asked = [message(f"u{round_number}-{n}") for n in range(3)]
         news = [answered(each, known) for each, known in zip(asked, await store.load(asked), strict=True)]
         task = asyncio.create_task(store.commit(news))
-        for _ in range(round_number * 3):
-            await asyncio.sleep(0)
-        task.cancel()
+        # Anywhere in the time that a commit takes, which is 2 to 10 ms.
+        timer = loop.call_later(round_number * 0.00005, task.cancel)
         await asyncio.wait({task})
-        # Written whole or not at all; and to write it again does no harm.
-        known = await store.load(asked)
-        assert len({each.turn is None for each in known}) == 1
-        again = await store.commit(news)
+        timer.cancel()
+        # Written whole or not at all; and to write it again does no harm, nor takes long.
+        async with asyncio.timeout(10):
+            known = await store.load(asked)
+            assert len({each.turn is None for each in known}) == 1
+            again = await store.commit(news)
         assert again == [each.turn is None for each in known]
