@@ -62,7 +62,7 @@ def _require_json(request: web.Request) -> None:
 async def _read_in_its_own_time(request: web.Request) -> bytes:
     # A sender on a slow line is no reason to say that we are out of order.
     patience = request.get(PATIENCE)
-    if patience is None:
+    if patience is None or request.content.is_eof():
         return await _read(request)
     left = patience.pause()
     try:

@@ -9,13 +9,14 @@ from typing import Any, ClassVar
 
 from aiohttp import web
 from aiohttp_pydantic import PydanticView
-from aiohttp_pydantic.injectors import AbstractInjector, BodyGetter
+from aiohttp_pydantic.injectors import AbstractInjector, BodyGetter, HeadersGetter
 from pydantic import BaseModel, ValidationError
 
 from broker.api.auth import require_admin
 from broker.api.bodies import StrictBody
+from broker.api.headers import NamedHeaders
 from broker.api.parts import PARTS, Parts
-from broker.api.patience import LEFT_BEHIND, PATIENCE, Patience
+from broker.api.patience import LEFT_BEHIND, PATIENCE, Patience, leaving_behind
 from broker.api.problems import Problem, faults_of
 
 
@@ -24,6 +25,8 @@ class Endpoint(PydanticView):
 
     request: web.Request
     patience: Patience
+    #: True where all that it waits for ends as soon as it is told to, which spares a task.
+    prompt: ClassVar[bool] = False
     allowed_methods: ClassVar[set[str]]
 
     @property
@@ -46,7 +49,10 @@ class Endpoint(PydanticView):
                 return web.Response(status=204, headers={"Allow": ", ".join(allow)})
             raise web.HTTPMethodNotAllowed(method, allow)
         self.patience = self.request[PATIENCE] = Patience()
-        return await self.patience.bound(self._admitted(method.lower()), self.request.app[LEFT_BEHIND])
+        work = self._admitted(method.lower())
+        if not self.prompt:
+            work = leaving_behind(work, self.request.app[LEFT_BEHIND])
+        return await self.patience.bound(work)
 
     async def _admitted(self, method: str) -> web.StreamResponse:
         await self.admit()
@@ -80,6 +86,8 @@ class Endpoint(PydanticView):
         for injector in PydanticView._parse_func_signature(func):
             if isinstance(injector, BodyGetter):
                 injector = StrictBody({injector.arg_name: injector.model}, {})
+            elif isinstance(injector, HeadersGetter):
+                injector = NamedHeaders(injector)
             injectors.append(injector)
         return injectors
 

@@ -13,6 +13,7 @@ from broker.api.auth import known_door, require_channel, same
 from broker.api.endpoint import Endpoint, answer
 from broker.api.limits import Allowance
 from broker.api.parts import DOORS, RATE_LIMIT
+from broker.api.patience import LEFT_BEHIND, leaving_behind
 from broker.api.problems import Problem, unauthorized
 from broker.api.schemas import Accepted
 from broker.ids import new_message_id
@@ -40,6 +41,8 @@ ALLOWANCE: web.RequestKey[Allowance] = web.RequestKey("allowance", Allowance)
 
 class Messages(Endpoint):
     """The current form."""
+
+    prompt = True
 
     async def admit(self) -> None:
         """Ask for the channel's access token, then keep to its rate."""
@@ -80,7 +83,8 @@ class Messages(Endpoint):
         if key is None:
             return new
         fingerprint = fingerprint_of(await self.request.read())
-        named = await self.parts.idempotency_keys.claim(channel_id, key, fingerprint, new)
+        claiming = self.parts.idempotency_keys.claim(channel_id, key, fingerprint, new)
+        named = await leaving_behind(claiming, self.request.app[LEFT_BEHIND])
         if named.fingerprint != fingerprint:
             raise Problem(
                 422,
@@ -92,6 +96,8 @@ class Messages(Endpoint):
 
 class LegacyMessages(Endpoint):
     """The older form, whose proof is the verify token in its body."""
+
+    prompt = True
 
     async def admit(self) -> None:
         """Ask for a channel that exists."""

@@ -22,46 +22,48 @@ class Patience:
 
     def __init__(self, seconds: float = PATIENCE_S) -> None:
         self._loop = asyncio.get_running_loop()
-        self._over: asyncio.Future[None] = self._loop.create_future()
-        self._until = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-        self.take(seconds)
+        self._until: float = self._loop.time() + seconds
+        self._scope: asyncio.Timeout | None = None
 
     def take(self, seconds: float) -> None:
         """Take so much time from now on."""
-        self.pause()
         self._until = self._loop.time() + seconds
-        self._timer = self._loop.call_at(self._until, self._end)
+        if self._scope is not None:
+            self._scope.reschedule(self._until)
 
     def pause(self) -> float:
         """Stop the clock; returns what is left, for `take`."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._scope is not None:
+            self._scope.reschedule(None)
         return self._until - self._loop.time()
 
-    async def bound(self, work: Coroutine[Any, Any, T], left_behind: set["asyncio.Task[Any]"]) -> T:
-        """Do work within the time; raises Problem 503 after it, and leaves behind what has yet to end."""
-        task = asyncio.create_task(work)
-        ends: set[asyncio.Future[Any]] = {task, self._over}
+    async def bound(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do work within the time that ends as soon as it is told to; raises Problem 503 after it."""
+        scope = self._scope = asyncio.timeout_at(self._until)
         try:
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                return task.result()
+            async with scope:
+                return await work
+        except TimeoutError:
+            if not scope.expired():
+                raise
             raise unavailable(
                 "The message broker or the database does not answer in time; try again shortly."
-            )
+            ) from None
         finally:
-            self.pause()
-            if not task.done():
-                task.cancel()
-                left_behind.add(task)
-                task.add_done_callback(left_behind.discard)
-                task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._scope = None
 
-    def _end(self) -> None:
-        if not self._over.done():
-            self._over.set_result(None)
+
+async def leaving_behind(work: Coroutine[Any, Any, T], left_behind: set["asyncio.Task[Any]"]) -> T:
+    """Do work that may not end as soon as it is told to: whoever is cancelled meanwhile does not wait for it."""
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    finally:
+        if not task.done():
+            task.cancel()
+            left_behind.add(task)
+            task.add_done_callback(left_behind.discard)
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
 PATIENCE: web.RequestKey[Patience] = web.RequestKey("patience", Patience)
