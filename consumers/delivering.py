@@ -173,7 +173,8 @@ class Deliverer:
     def _held_up(self, gate: Gate, crowds: Callable[[], bool]) -> Later | None:
         at = self._gates.clock()
         rest_s = gate.breaker.wait_s(at)
-        if crowds() and (rest_s or gate.troubled(at)):
+        # In this order: to tell whether it crowds may take a look at all that is held.
+        if (rest_s or gate.troubled(at)) and crowds():
             return Later(max(rest_s, CROWDING_WAIT_S), "backlog")
         return Later(rest_s, "backlog") if rest_s else None
 

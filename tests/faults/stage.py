@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import random
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -147,9 +148,14 @@ class Stage:
         finally:
             await connection.close(timeout=10)
 
-    def load(self, *channels: Channel, users: int = 200, rate: float = 120.0) -> Load:
-        """Make a load on channels; by default on all."""
-        return Load(self.session, self.bases, channels or self.channels, users=users, rate=rate)
+    def load(
+        self, *channels: Channel, users: int = 200, rate: float = 120.0, seed: int | None = None
+    ) -> Load:
+        """Make a load on channels, by default on all; of the same seed, loads are alike."""
+        chance = random.Random(seed)
+        return Load(
+            self.session, self.bases, channels or self.channels, users=users, rate=rate, chance=chance
+        )
 
     @contextmanager
     def strike(self, what: str) -> Iterator[None]:
