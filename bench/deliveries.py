@@ -34,6 +34,24 @@ async def measure_post_only(receiver: Nginx, seconds: float) -> Measured:
     return Measured(found["rate"], {"client": found["cpu_us"]})
 
 
+async def measure_reader(servers: Servers, messages: int) -> Measured:
+    """Measure a worker's own reading of queues with a POST and an acknowledgement, and nothing else."""
+    partitions = 16
+    with servers.nginx() as receiver:
+        async with deployed(servers, partitions=partitions) as deployment:
+            responses = make_responses(deployment.channel, 500, max(1, messages // 500))
+            async with deployment.broker() as broker:
+                await publish(broker, responses, partitions)
+            found = await run_floor(
+                "reader",
+                deployment.settings["POSTBOTE_AMQP_URL"],
+                receiver.url,
+                str(partitions),
+                str(len(responses)),
+            )
+    return Measured(found["rate"], {"client": found["cpu_us"]})
+
+
 async def run_floor(name: str, *arguments: str) -> dict[str, float]:
     """Run one of the floors in a process of its own; raises RuntimeError where it fails."""
     child = await asyncio.create_subprocess_exec(
