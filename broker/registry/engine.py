@@ -17,6 +17,10 @@ CONNECT_S = 5.0
 STATEMENT_S = 30.0
 #: Connections of one process.
 POOL = 10
+#: Tables grow from nothing to millions of rows within minutes, and a connection keeps the plan that it made when
+#: they were empty: one that reads a table from end to end. There is an index for all that is asked. Compiling a plan
+#: takes longer than any of them.
+_PLANS = "SET enable_seqscan = off; SET jit = off"
 #: What libpq takes in a URL and asyncpg would hand to the server, which refuses it.
 _FOR_LIBPQ_ONLY = ("connect_timeout", "channel_binding", "gssencmode")
 
@@ -50,7 +54,13 @@ def _postgresql(url: URL) -> AsyncEngine:
     dsn = address.render_as_string(hide_password=False)
 
     async def connect() -> asyncpg.Connection:
-        return await asyncpg.connect(dsn, timeout=CONNECT_S, command_timeout=STATEMENT_S)
+        connection = await asyncpg.connect(dsn, timeout=CONNECT_S, command_timeout=STATEMENT_S)
+        try:
+            await connection.execute(_PLANS)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
 
     engine = create_async_engine(
         "postgresql+asyncpg://", async_creator=connect, pool_size=POOL, max_overflow=0, pool_timeout=CONNECT_S
