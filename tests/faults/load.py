@@ -70,8 +70,8 @@ class Load:
     rate: float = 120.0
     #: Says what a user's n-th message is, where a test wants to say something of its own.
     script: Callable[[str, int], str | None] = lambda user, number: None
-    #: Draws when each user begins; two loads that are to be compared get one each of the same seed.
-    chance: random.Random = field(default_factory=random.Random)
+    #: True where the users speak in turn, evenly, rather than each when it likes.
+    in_turn: bool = False
     messages: dict[str, list[Message]] = field(default_factory=lambda: defaultdict(list))
     refusals: list[Refusal] = field(default_factory=list)
     began: float = 0.0
@@ -127,7 +127,8 @@ class Load:
 
     async def _talk(self, user: str) -> None:
         interval = self.users / self.rate
-        due = time.monotonic() + self.chance.random() * interval
+        place = int(user.rpartition("-")[2]) / self.users if self.in_turn else random.random()
+        due = time.monotonic() + place * interval
         channel = self.channel_of(user)
         for number in range(1_000_000):
             # No catching up after an outage: that would be another load.

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import random
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -148,13 +147,10 @@ class Stage:
         finally:
             await connection.close(timeout=10)
 
-    def load(
-        self, *channels: Channel, users: int = 200, rate: float = 120.0, seed: int | None = None
-    ) -> Load:
-        """Make a load on channels, by default on all; of the same seed, loads are alike."""
-        chance = random.Random(seed)
+    def load(self, *channels: Channel, users: int = 200, rate: float = 120.0, in_turn: bool = False) -> Load:
+        """Make a load on channels, by default on all."""
         return Load(
-            self.session, self.bases, channels or self.channels, users=users, rate=rate, chance=chance
+            self.session, self.bases, channels or self.channels, users=users, rate=rate, in_turn=in_turn
         )
 
     @contextmanager
