@@ -140,9 +140,11 @@ class EmbeddedBroker:
     async def _apply(self, changes: Sequence[Change]) -> Sequence[None]:
         file = self._opened()
         results = await self._in_thread(lambda: file.apply(changes))
-        for queue in {queue for change in changes for _, queue, _ in change.added}:
-            if (subscription := self._subscriptions.get(queue)) is not None:
-                subscription.wake()
+        for change in changes:
+            for number, queue, envelope in change.added:
+                subscription = self._subscriptions.get(queue)
+                if subscription is not None and subscription.offer(number, envelope):
+                    self._handed_out[queue] = number
         return results
 
     async def _in_thread(self, call: Callable[[], T]) -> T:

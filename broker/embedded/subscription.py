@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import structlog
@@ -25,7 +26,11 @@ class Messages(Protocol):
 
 
 class EmbeddedSubscription:
-    """Reads a queue from its beginning, no further ahead than the prefetch; the file is the only buffer."""
+    """Reads a queue from its beginning, no further ahead than the prefetch.
+
+    What is behind is read from the file. Who has read all of it is offered what is published next as it is written,
+    without reading it again.
+    """
 
     def __init__(self, messages: Messages, queue: str, prefetch: int) -> None:
         self._messages = messages
@@ -33,6 +38,9 @@ class EmbeddedSubscription:
         self._prefetch = prefetch
         self._cursor = 0
         self._open: set[int] = set()
+        #: True once all that the queue holds was read or offered, until something finds no room.
+        self._caught_up = False
+        self._offered: list[Envelope] = []
         self._settled: list[int] = []
         self._settling: asyncio.Task[None] | None = None
         self._lost: str | None = None
@@ -47,17 +55,37 @@ class EmbeddedSubscription:
             self._changed.clear()
             if self._lost is not None:
                 raise SubscriptionLost(f"The subscription to {self._queue} ended: {self._lost}")
-            if room := self._prefetch - len(self._open):
-                try:
-                    found = await self._messages.fetch(self._queue, self._cursor, room)
-                except BrokerUnavailable as error:
-                    self.lose(str(error))
-                    continue
-                if found:
-                    self._cursor = found[-1].tag
-                    self._open.update(envelope.tag for envelope in found)
-                    return found
+            if found := self._offered or await self._read():
+                self._offered = []
+                self._cursor = found[-1].tag
+                self._open.update(envelope.tag for envelope in found)
+                return found
             await self._changed.wait()
+
+    async def _read(self) -> Sequence[Envelope]:
+        room = self._prefetch - len(self._open)
+        if self._caught_up or not room:
+            return ()
+        try:
+            found = await self._messages.fetch(self._queue, self._cursor, room)
+        except BrokerUnavailable as error:
+            self.lose(str(error))
+            return ()
+        # The file does one thing after the other, and tells of each in that order: what was written after this
+        # was read is offered after it.
+        self._caught_up = len(found) < room
+        return found
+
+    def offer(self, number: int, envelope: Envelope) -> bool:
+        """Take a message that was just written; False where it will be read from the file in its turn."""
+        self.wake()
+        if self._lost is not None or not self._caught_up:
+            return False
+        if len(self._open) + len(self._offered) >= self._prefetch:
+            self._caught_up = False
+            return False
+        self._offered.append(replace(envelope, tag=number))
+        return True
 
     def ack(self, envelope: Envelope) -> None:
         """Acknowledge one message, soon and together with others."""

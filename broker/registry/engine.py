@@ -1,6 +1,5 @@
 """The engine: how connections to PostgreSQL and SQLite are made, pooled and found to be dead."""
 
-import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from sqlalchemy.exc import ArgumentError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from broker.errors import RegistryError
+from broker.registry import sqlite
 
 #: How long to wait for a connection, and for one statement, in seconds.
 CONNECT_S = 5.0
@@ -77,43 +77,12 @@ def _refuse_closed(connection: Any, _record: Any, _fairy: Any) -> None:
 
 
 def _sqlite(url: URL) -> AsyncEngine:
-    if url.database:
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_async_engine(
-        url.set(drivername="sqlite+aiosqlite"),
-        pool_size=POOL,
-        connect_args={"timeout": STATEMENT_S, "factory": _Connection},
-    )
-    event.listen(engine.sync_engine, "connect", _prepare_sqlite)
-    return engine
+    if not url.database:
+        raise RegistryError("The database's URL names no file: write sqlite:/// and its path.")
+    path = Path(url.database)
+    path.parent.mkdir(parents=True, exist_ok=True)
 
+    async def opened() -> sqlite.Connection:
+        return await sqlite.connect(path, STATEMENT_S)
 
-class _Connection(sqlite3.Connection):
-    """A connection whose close ends its transaction.
-
-    Where whoever used it was cancelled between a statement and its rows, the rows are still to be fetched:
-    SQLite then closes the connection, and keeps the lock of its transaction until the cursor is collected
-    (https://sqlite.org/c3ref/close.html, of sqlite3_close_v2). All other writers would wait for that.
-    """
-
-    def close(self) -> None:
-        """Roll back what was not committed, then close."""
-        try:
-            self.rollback()
-        finally:
-            super().close()
-
-
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    # We say when a transaction begins (BEGIN IMMEDIATE), not the driver.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    for pragma in (
-        f"busy_timeout={int(STATEMENT_S * 1000)}",
-        # What was accepted has to survive a loss of power, and in WAL mode, which the migration sets for good,
-        # only FULL syncs every commit.
-        "synchronous=FULL",
-        "foreign_keys=ON",
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+    return create_async_engine(url.set(drivername="sqlite+aiosqlite"), async_creator=opened, pool_size=POOL)

@@ -1,6 +1,7 @@
 """What every adapter of the broker port promises, checked on each of them."""
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -181,6 +182,38 @@ async def test_one_slow_message_does_not_use_up_the_prefetch(broker: Broker) -> 
             seen += ids(others)
         assert seen == named(*range(1, 30))
         assert slow.id == "m-0"
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_a_subscriber_now_behind_and_now_waiting_gets_each_once_and_in_order(
+    broker: Broker, seed: int
+) -> None:
+    chance = random.Random(seed)
+
+    async def publish_in_bursts() -> None:
+        number = 0
+        while number < 400:
+            burst = min(chance.choice((1, 1, 2, 5, 30)), 400 - number)
+            await publish(broker, range(number, number + burst))
+            number += burst
+
+    seen: list[Envelope] = []
+    in_hand: list[Envelope] = []
+    async with asyncio.timeout(30), broker.subscribe(QUEUE, 7) as subscription:
+        publishing = asyncio.create_task(publish_in_bursts())
+        while len(seen) < 400:
+            arrived = await subscription.receive()
+            seen += arrived
+            in_hand += arrived
+            assert len(in_hand) <= 7
+            for _ in range(chance.randint(1, len(in_hand))):
+                subscription.ack(in_hand.pop(chance.randrange(len(in_hand))))
+            if chance.random() < 0.3:
+                # Written or on its way: then there is nothing to wait for but what comes next.
+                await subscription.flush()
+        await publishing
+    assert ids(seen) == named(*range(400))
+    assert not any(one.redelivered for one in seen)
 
 
 async def test_leaving_gives_back_in_order_to_the_next_who_waits(broker: Broker) -> None:
