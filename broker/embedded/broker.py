@@ -9,23 +9,30 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
+import structlog
+
 from broker.batching import Batcher
 from broker.embedded.announcements import EmbeddedAnnouncements
-from broker.embedded.store import Change, QueueFile
+from broker.embedded.store import Publication, QueueFile
 from broker.embedded.subscription import EmbeddedSubscription
 from broker.errors import BrokerUnavailable
 from broker.port import Announcements, Envelope, Subscription
 from broker.topology import Topology
 
+log = structlog.get_logger()
+
 T = TypeVar("T")
 
 #: Publishes that may wait for the file at a time; whoever publishes more waits.
 MOST_WAITING = 4096
-#: Publishes and acknowledgements in one transaction.
+#: Publishes in one transaction.
 BATCH = 1024
+#: How long an acknowledgement waits for something to be written with, in seconds.
+ACKS_LINGER_S = 0.02
 #: Routes remembered; keys hold channel ids, so there may be many.
 MOST_ROUTES = 10_000
 
@@ -40,11 +47,14 @@ class EmbeddedBroker:
         # One thread of its own: SQLite blocks, and what one thread does needs no locks.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="queues")
         self._file: QueueFile | None = None
-        self._changes: Batcher[Change, None] = Batcher(self._apply, BATCH)
+        self._publications: Batcher[Publication, None] = Batcher(self._apply, BATCH)
         self._room = asyncio.Semaphore(MOST_WAITING)
         self._number = 0
         #: Numbers up to this may have been handed out before, by this process or the one before it.
         self._handed_out: dict[str, int] = defaultdict(int)
+        #: Acknowledged, and not yet deleted: the next transaction does, whatever it is for.
+        self._acknowledged: list[int] = []
+        self._settling: asyncio.Task[None] | None = None
         self._subscriptions: dict[str, EmbeddedSubscription] = {}
         self._holds: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._listeners: set[EmbeddedAnnouncements] = set()
@@ -73,7 +83,7 @@ class EmbeddedBroker:
             for queue in queues:
                 self._number += 1
                 added.append((self._number, queue, envelope))
-            await self._changes.submit(Change(added=added))
+            await self._publications.submit(added)
 
     @asynccontextmanager
     async def subscribe(self, queue: str, prefetch: int) -> AsyncIterator[Subscription]:
@@ -114,11 +124,12 @@ class EmbeddedBroker:
     async def close(self) -> None:
         """Write what waits, and close the file; subscriptions that are still held are lost."""
         for subscription in self._subscriptions.values():
-            await subscription.flush()
             subscription.lose("the broker was closed by this process")
         for listener in self._listeners:
             listener.close()
-        await self._changes.close()
+        if self._settling is not None:
+            await self._settling
+        await self._publications.close()
         file, self._file = self._file, None
         if file is not None:
             await self._in_thread(file.close)
@@ -133,19 +144,42 @@ class EmbeddedBroker:
             self._handed_out[queue] = max(before, found[-1].tag)
         return found
 
-    async def settle(self, tags: Sequence[int]) -> None:
-        """Delete acknowledged messages; raises BrokerUnavailable where that cannot be written."""
-        await self._changes.submit(Change(done=tags))
+    def settle(self, tag: int) -> None:
+        """Delete an acknowledged message with what is written next, or after a little while."""
+        self._acknowledged.append(tag)
+        if self._settling is None:
+            self._settling = asyncio.create_task(self._settle_soon())
 
-    async def _apply(self, changes: Sequence[Change]) -> Sequence[None]:
+    async def settled(self) -> None:
+        """Wait until the acknowledged messages so far are deleted, or cannot be."""
+        try:
+            await self._publications.submit(())
+        except BrokerUnavailable as error:
+            # They are tried again with the next write; and come again after a restart, as they may.
+            if self._acknowledged:
+                log.warning("broker.acks_waiting", count=len(self._acknowledged), reason=str(error))
+
+    async def _settle_soon(self) -> None:
+        try:
+            await asyncio.sleep(ACKS_LINGER_S)
+            if self._acknowledged:
+                await self.settled()
+        finally:
+            self._settling = None
+
+    async def _apply(self, publications: Sequence[Publication]) -> Sequence[None]:
         file = self._opened()
-        results = await self._in_thread(lambda: file.apply(changes))
-        for change in changes:
-            for number, queue, envelope in change.added:
-                subscription = self._subscriptions.get(queue)
-                if subscription is not None and subscription.offer(number, envelope):
-                    self._handed_out[queue] = number
-        return results
+        done, self._acknowledged = self._acknowledged, []
+        try:
+            await self._in_thread(lambda: file.apply(publications, done))
+        except BaseException:
+            self._acknowledged = done + self._acknowledged
+            raise
+        for number, queue, envelope in chain.from_iterable(publications):
+            subscription = self._subscriptions.get(queue)
+            if subscription is not None and subscription.offer(number, envelope):
+                self._handed_out[queue] = number
+        return [None] * len(publications)
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)

@@ -3,7 +3,6 @@
 import fcntl
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -43,12 +42,8 @@ _COUNT = (
 _PROBE = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What one publish or some acknowledgements write: messages by their numbers, and numbers to delete."""
-
-    added: Sequence[tuple[int, str, Envelope]] = ()
-    done: Sequence[int] = ()
+#: What one publish writes: for each queue that takes the message its number there, the queue and the message.
+Publication = Sequence[tuple[int, str, Envelope]]
 
 
 class QueueFile:
@@ -81,16 +76,16 @@ class QueueFile:
         (number,) = self._connection.execute("SELECT max(number) FROM message").fetchone()
         return int(number or 0)
 
-    def apply(self, changes: Sequence[Change]) -> list[None]:
-        """Write many changes as one transaction, durable when it returns; raises BrokerUnavailable."""
+    def apply(self, publications: Sequence[Publication], done: Sequence[int]) -> None:
+        """Write messages and delete others by their numbers, as one transaction, durable when it returns.
+
+        Raises BrokerUnavailable where that fails; nothing of it happened then.
+        """
         connection = self._connection
         try:
             connection.execute("BEGIN IMMEDIATE")
-            connection.executemany(_INSERT, _rows(changes))
-            connection.executemany(
-                "DELETE FROM message WHERE number = ?",
-                ((number,) for change in changes for number in change.done),
-            )
+            connection.executemany(_INSERT, _rows(publications))
+            connection.executemany("DELETE FROM message WHERE number = ?", ((number,) for number in done))
             connection.execute("COMMIT")
         except BaseException as error:
             if connection.in_transaction:
@@ -98,12 +93,11 @@ class QueueFile:
             if isinstance(error, sqlite3.Error):
                 raise BrokerUnavailable(f"The queues' file cannot be written: {error}") from error
             raise
-        return [None] * len(changes)
 
     def check(self) -> None:
         """Write as a publish and its acknowledgement would; raises BrokerUnavailable where that fails."""
         probe = Envelope("", b"\0" * 8192)
-        self.apply([Change(added=[(_PROBE, "", probe)], done=[_PROBE])])
+        self.apply([[(_PROBE, "", probe)]], [_PROBE])
 
     def fetch(self, queue: str, after: int, limit: int, handed_out: int) -> list[Envelope]:
         """Return up to `limit` messages of a queue with numbers above `after`, in order.
@@ -152,9 +146,9 @@ class QueueFile:
         self._connection.execute("UPDATE deployment SET partitions = ?", (wanted,))
 
 
-def _rows(changes: Iterable[Change]) -> Iterable[tuple[int, str, str, str, bytes, bytes]]:
-    for change in changes:
-        for number, queue, envelope in change.added:
+def _rows(publications: Iterable[Publication]) -> Iterable[tuple[int, str, str, str, bytes, bytes]]:
+    for publication in publications:
+        for number, queue, envelope in publication:
             headers = to_json(dict(envelope.headers))
             yield number, queue, envelope.id, envelope.routing_key, headers, envelope.body
 

@@ -5,12 +5,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
-import structlog
-
 from broker.errors import BrokerUnavailable, SubscriptionLost
 from broker.port import Envelope
-
-log = structlog.get_logger()
 
 
 class Messages(Protocol):
@@ -20,8 +16,12 @@ class Messages(Protocol):
         """Read up to `limit` messages with numbers above `after`; raises BrokerUnavailable."""
         ...
 
-    async def settle(self, tags: Sequence[int]) -> None:
-        """Delete acknowledged messages; raises BrokerUnavailable."""
+    def settle(self, tag: int) -> None:
+        """Delete an acknowledged message, soon and together with others."""
+        ...
+
+    async def settled(self) -> None:
+        """Wait until the acknowledged messages so far are deleted, or cannot be."""
         ...
 
 
@@ -41,8 +41,6 @@ class EmbeddedSubscription:
         #: True once all that the queue holds was read or offered, until something finds no room.
         self._caught_up = False
         self._offered: list[Envelope] = []
-        self._settled: list[int] = []
-        self._settling: asyncio.Task[None] | None = None
         self._lost: str | None = None
         self._changed = asyncio.Event()
 
@@ -94,14 +92,11 @@ class EmbeddedSubscription:
         if len(self._open) == self._prefetch:
             self.wake()
         self._open.discard(envelope.tag)
-        self._settled.append(envelope.tag)
-        if self._settling is None:
-            self._settling = asyncio.create_task(self._settle())
+        self._messages.settle(envelope.tag)
 
     async def flush(self) -> None:
         """Wait until the acknowledgements so far are written."""
-        if self._settling is not None:
-            await asyncio.shield(self._settling)
+        await self._messages.settled()
 
     async def close(self) -> None:
         """Write the last acknowledgements; what is unacknowledged stays in the queue, in its place."""
@@ -117,15 +112,3 @@ class EmbeddedSubscription:
         if self._lost is None:
             self._lost = reason
         self.wake()
-
-    async def _settle(self) -> None:
-        try:
-            while self._settled:
-                settled, self._settled = self._settled, []
-                try:
-                    await self._messages.settle(settled)
-                except BrokerUnavailable as error:
-                    # They come again to the next subscriber, as a lost acknowledgement may.
-                    log.warning("broker.acks_lost", queue=self._queue, count=len(settled), reason=str(error))
-        finally:
-            self._settling = None

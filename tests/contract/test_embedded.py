@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from broker.embedded.broker import EmbeddedBroker
-from broker.embedded.store import Change, QueueFile
+from broker.embedded.store import Publication, QueueFile
 from broker.errors import BrokerError, TopologyMismatch
 from broker.port import Broker, Envelope, Subscription
 from broker.topology import INBOUND, Topology, inbound_key, inbound_queue
@@ -177,12 +177,12 @@ async def test_publishes_at_the_same_time_share_a_transaction(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     transactions = 0
-    apply: Callable[[QueueFile, Sequence[Change]], list[None]] = QueueFile.apply
+    apply: Callable[[QueueFile, Sequence[Publication], Sequence[int]], None] = QueueFile.apply
 
-    def counting(file: QueueFile, changes: Sequence[Change]) -> list[None]:
+    def counting(file: QueueFile, publications: Sequence[Publication], done: Sequence[int]) -> None:
         nonlocal transactions
         transactions += 1
-        return apply(file, changes)
+        apply(file, publications, done)
 
     monkeypatch.setattr(QueueFile, "apply", counting)
     broker = await started(path)
