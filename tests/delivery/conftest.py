@@ -23,6 +23,7 @@ from consumers.parking import Parking
 from consumers.retry import Policy
 from consumers.serving import Stop
 from consumers.standing import Standing
+from consumers.working_clock import WorkingClock
 
 
 @pytest.fixture
@@ -36,7 +37,9 @@ async def worker(database_url: str) -> AsyncIterator[Worker]:
     stop = Stop(2.0)
     log = DeliveryLog(deliveries)
     disabling = WebhookDisabling(webhooks, directory)
-    gates = Gates(most=64, most_each=16, tuning=Tuning(open_s=0.05, longest_open_s=0.2))
+    # A pause of this machine is no endpoint's fault.
+    clock = WorkingClock()
+    gates = Gates(most=64, most_each=16, tuning=Tuning(open_s=0.05, longest_open_s=0.2), clock=clock)
     standing = Standing(webhooks, backlog, disabling, directory, timedelta(days=5))
     shared = Delivering(
         broker=graveyard,  # type: ignore[arg-type]
@@ -48,7 +51,7 @@ async def worker(database_url: str) -> AsyncIterator[Worker]:
         gates=gates,
         most_held=50,
     )
-    running = [asyncio.create_task(log.run(stop)), asyncio.create_task(standing.run(stop))]
+    running = [asyncio.create_task(task(stop)) for task in (log.run, standing.run, clock.run)]
     yield Worker(
         shared,
         backlog,
