@@ -5,11 +5,13 @@ message as JSON.
 """
 
 import asyncio
+import gc
 import json
 import sys
 import time
 
 import aiohttp
+import structlog
 import uvloop
 
 from bench.floors.post_only import IN_FLIGHT
@@ -17,6 +19,7 @@ from broker.partitions import partition_word
 from broker.port import Envelope, Subscription
 from broker.rabbitmq.broker import RabbitBroker
 from broker.topology import Topology, outbound_queue
+from consumers.cli.processes import GARBAGE
 
 PREFETCH = 200
 FROM, TO = 0.2, 0.95
@@ -67,4 +70,9 @@ async def main(amqp_url: str, url: str, partitions: int, messages: int) -> None:
 
 
 if __name__ == "__main__":
+    # What is written to standard output is the result.
+    structlog.configure(logger_factory=structlog.WriteLoggerFactory(sys.stderr))
+    # As a worker does.
+    gc.freeze()
+    gc.set_threshold(*GARBAGE)
     uvloop.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
