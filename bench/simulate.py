@@ -18,10 +18,9 @@ from rich.table import Table
 from bench import model
 from bench.model import Costs, Deployment, Load
 from bench.pipeline import MESSAGES, Run
+from bench.scaling import IN_FLIGHT
 
 HERE = Path(__file__).parent
-#: As the benchmark of several workers has it.
-SLOW_PLACES = 16
 #: Of each run at most: for a second of a high rate; all runs together stay under 20 seconds.
 MOST_MESSAGES = 15_000
 #: Messages an hour that the project asks about.
@@ -74,11 +73,9 @@ def compare(costs: Costs, bench: Deployment) -> Iterator[dict[str, Any]]:
     slow = Load(3600.0, receiver_s=0.05)
     for number in (1, 2, 4):
         more = replace(bench, deliver=number)
-        run = Run(
-            alone, more, slow, messages=3200 * number, conversations=800, drain=True, places=SLOW_PLACES
-        )
-        what = f"the same, {number} workers of {SLOW_PLACES} places, endpoint of 50 ms"
-        yield row(what, run.outcome().rate_per_s, number * SLOW_PLACES / 0.05, workers.get(str(number)))
+        run = Run(alone, more, slow, messages=1600 * number, conversations=800, drain=True, places=IN_FLIGHT)
+        what = f"the same, {number} workers of {IN_FLIGHT} places, endpoint of 50 ms"
+        yield row(what, run.outcome().rate_per_s, number * IN_FLIGHT / 0.05, workers.get(str(number)))
 
 
 def row(what: str, simulated: float | None, modelled: float | None, measured: float | None) -> dict[str, Any]:
