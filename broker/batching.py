@@ -53,6 +53,14 @@ class Batcher(Generic[In, Out]):
         if self._task is not None:
             await self._task
 
+    async def abandon(self) -> None:
+        """Break off the call that is running, and cancel all that waits; nothing may be submitted any more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for _, future in self._waiting:
+            future.cancel()
+
     async def _work(self) -> None:
         try:
             while self._waiting:
@@ -70,6 +78,10 @@ class Batcher(Generic[In, Out]):
     async def _process(self, batch: list[tuple[In, asyncio.Future[Out]]]) -> None:
         try:
             results = await self._run([item for item, _ in batch])
+        except asyncio.CancelledError:
+            for _, future in batch:
+                future.cancel()
+            raise
         except Exception as error:
             if len(batch) == 1 or isinstance(error, BrokerUnavailable | RegistryUnavailable):
                 for _, future in batch:

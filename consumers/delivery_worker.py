@@ -6,7 +6,7 @@ written into the backlog behind whatever else its lane has there.
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
@@ -86,12 +86,14 @@ class DeliverySession:
             # Only now: the first message proves that nobody else holds the queue, so that what an earlier holder
             # wrote into the backlog before it acknowledged is there to be read.
             self._parked = Parked(await self._shared.parking.webhooks_of(self._partition))
+        taken: list[tuple[Envelope, BotResponse]] = []
         for envelope in envelopes:
             try:
-                response = BotResponse.model_validate_json(envelope.body)
+                taken.append((envelope, BotResponse.model_validate_json(envelope.body)))
             except ValidationError as error:
                 await self._bury(envelope, "not a bot response of a known version", why_invalid(error))
-                continue
+        await self._meet(response for _, response in taken)
+        for envelope, response in taken:
             # Not even a coroutine for what needs no waiting.
             found = self._shared.directory.known(response.channel_id, response.channel_revision)
             if found is None:
@@ -107,6 +109,17 @@ class DeliverySession:
     async def stop(self, grace_s: float) -> None:
         """Let the attempts in flight end; what waits for another attempt is handed back."""
         await self._lanes.stop(grace_s)
+
+    async def _meet(self, responses: Iterable[BotResponse]) -> None:
+        """Look up the channels that are not known yet, all at once."""
+        directory = self._shared.directory
+        new: dict[str, int] = {}
+        for response in responses:
+            channel_id, revision = response.channel_id, response.channel_revision
+            if directory.known(channel_id, revision) is None:
+                new[channel_id] = max(revision, new.get(channel_id, 0))
+        if len(new) > 1:
+            await asyncio.gather(*(directory.of_channel(*each) for each in new.items()))
 
     def _fan_out(self, envelope: Envelope, response: BotResponse, webhooks: Sequence[Webhook]) -> None:
         wanted = [webhook for webhook in webhooks if wants(webhook, response.kind)]

@@ -2,37 +2,48 @@
 
 Every response carries its channel's revision at the moment when the bot answered. A cached entry of an older
 revision is read anew before that response is delivered, so a webhook that was registered before a message was
-answered gets the answer, without any worker having to be told. Beside that, entries are refreshed in the
-background, so that a changed URL reaches waiting retries; with the database away the cached entry serves on.
+answered gets the answer, without any worker having to be told. Beside that, the revisions of entries in use are
+looked at in the background, many at a time, so that a changed URL reaches waiting retries; with the database away
+the cached entry serves on.
 """
 
-import asyncio
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
+from broker.batching import Batcher
 from broker.errors import RegistryUnavailable
 from broker.registry.records import ChannelWebhooks, Webhook
 from consumers.outage import outlast
 
-#: How old an entry may be before it is read anew in the background, in seconds.
+#: How old an entry may be before it is looked at anew in the background, in seconds.
 FRESH_S = 2.0
+#: How long such a look waits for others, in seconds.
+LINGER_S = 0.05
 
 
 class WebhookSource(Protocol):
     """Where webhooks are kept."""
 
-    async def of_channel(self, channel_id: str) -> ChannelWebhooks | None:
-        """Return a channel with its webhooks, or None where there is no such channel."""
+    async def of_channels(self, channel_ids: Iterable[str]) -> Mapping[str, ChannelWebhooks]:
+        """Return channels with their webhooks, by their ids; those that are deleted are not in it."""
+        ...
+
+    async def revisions(self, channel_ids: Iterable[str]) -> Mapping[str, int]:
+        """Return the channels' revisions, by their ids; those that are deleted are not in it."""
         ...
 
 
 class Directory:
-    """Answers which webhooks a channel has; one object for a process."""
+    """Answers which webhooks a channel has; one object for a process. Reads are batched."""
 
     def __init__(self, source: WebhookSource) -> None:
         self._source = source
+        #: With the moment when each was last known to be right.
         self._entries: dict[str, tuple[float, ChannelWebhooks]] = {}
-        self._reads: dict[str, asyncio.Task[ChannelWebhooks | None]] = {}
+        self._reads: Batcher[str, ChannelWebhooks | None] = Batcher(self._read)
+        self._looks: Batcher[str, None] = Batcher(self._look, linger_s=LINGER_S)
+        self._looking: set[str] = set()
 
     async def of_channel(self, channel_id: str, revision: int = 0) -> ChannelWebhooks | None:
         """Return a channel with its webhooks, at least as new as `revision`; None where it is deleted."""
@@ -40,8 +51,8 @@ class Directory:
         if known is not None:
             return known
         while True:
-            found = await outlast(lambda: asyncio.shield(self._read(channel_id)), "delivery.directory")
-            # A read that was under way already may have begun before the revision asked for was written.
+            found = await outlast(lambda: self._reads.submit(channel_id), "delivery.directory")
+            # A replica of the database may be behind.
             if found is None or found.channel.revision >= revision:
                 return found
 
@@ -50,8 +61,9 @@ class Directory:
         entry = self._entries.get(channel_id)
         if entry is None or entry[1].channel.revision < revision:
             return None
-        if time.monotonic() - entry[0] > FRESH_S:
-            self._read(channel_id)
+        if time.monotonic() - entry[0] > FRESH_S and channel_id not in self._looking:
+            self._looking.add(channel_id)
+            self._looks.put(channel_id)
         return entry[1]
 
     async def webhook(self, channel_id: str, webhook_id: str) -> Webhook | None:
@@ -67,27 +79,39 @@ class Directory:
 
     async def close(self) -> None:
         """End the reads that are under way."""
-        for task in list(self._reads.values()):
-            task.cancel()
-        await asyncio.gather(*self._reads.values(), return_exceptions=True)
+        await self._reads.abandon()
+        await self._looks.abandon()
 
-    def _read(self, channel_id: str) -> asyncio.Task[ChannelWebhooks | None]:
-        task = self._reads.get(channel_id)
-        if task is None:
-            task = self._reads[channel_id] = asyncio.create_task(self._read_once(channel_id))
-            task.add_done_callback(lambda done: self._read_ended(channel_id, done))
-        return task
+    async def _read(self, channel_ids: Sequence[str]) -> list[ChannelWebhooks | None]:
+        found = await self._source.of_channels(channel_ids)
+        at = time.monotonic()
+        for channel_id in channel_ids:
+            new, (_, old) = found.get(channel_id), self._entries.get(channel_id, (at, None))
+            if new is None:
+                self._entries.pop(channel_id, None)
+            elif old is None or old.channel.revision <= new.channel.revision:
+                self._entries[channel_id] = (at, new)
+        return [found.get(channel_id) for channel_id in channel_ids]
 
-    async def _read_once(self, channel_id: str) -> ChannelWebhooks | None:
-        found = await self._source.of_channel(channel_id)
-        if found is None:
-            self._entries.pop(channel_id, None)
-        else:
-            self._entries[channel_id] = (time.monotonic(), found)
-        return found
-
-    def _read_ended(self, channel_id: str, task: asyncio.Task[ChannelWebhooks | None]) -> None:
-        self._reads.pop(channel_id, None)
-        if not task.cancelled() and isinstance(task.exception(), RegistryUnavailable):
-            # Whoever waits for it is told by outlast; in the background the old entry simply serves on.
-            return
+    async def _look(self, channel_ids: Sequence[str]) -> list[None]:
+        """Read those entries anew that are not right any more."""
+        try:
+            revisions = await self._source.revisions(channel_ids)
+            at = time.monotonic()
+            changed = []
+            for channel_id in channel_ids:
+                _, entry = self._entries.get(channel_id, (at, None))
+                if entry is None:
+                    continue
+                if revisions.get(channel_id) == entry.channel.revision:
+                    self._entries[channel_id] = (at, entry)
+                else:
+                    changed.append(channel_id)
+            if changed:
+                await self._read(changed)
+        except RegistryUnavailable:
+            # With the database away the old entries serve on.
+            pass
+        finally:
+            self._looking.difference_update(channel_ids)
+        return [None] * len(channel_ids)

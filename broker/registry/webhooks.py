@@ -1,7 +1,9 @@
 """Webhooks. Every change raises the revision of the channel, so that whoever delivers reads them anew."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, delete, select, update
@@ -13,6 +15,7 @@ from broker.registry.channels import channel_of
 from broker.registry.database import Database
 from broker.registry.pages import cursor_of, newest_first, page_of
 from broker.registry.records import ChannelWebhooks, Page, Webhook
+from broker.registry.rows import keys, one_of
 from broker.registry.tables import backlog_lanes, channels, webhooks
 
 ALL_RESPONSES = ("response.#",)
@@ -24,6 +27,14 @@ class Webhooks:
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        of_given = one_of(database.dialect, channels.c.id)
+        self._of_channels = (
+            select(channels, *(column.label(f"webhook_{column.name}") for column in webhooks.c))
+            .outerjoin(webhooks, webhooks.c.channel_id == channels.c.id)
+            .where(of_given)
+            .order_by(channels.c.id, webhooks.c.created_at, webhooks.c.id)
+        )
+        self._revisions = select(channels.c.id, channels.c.revision).where(of_given)
 
     async def create(
         self,
@@ -140,18 +151,24 @@ class Webhooks:
 
     async def of_channel(self, channel_id: str) -> ChannelWebhooks | None:
         """Return a channel with all its webhooks, oldest first, as of one moment; None without one."""
-        query = (
-            select(channels, *(column.label(f"webhook_{column.name}") for column in webhooks.c))
-            .outerjoin(webhooks, webhooks.c.channel_id == channels.c.id)
-            .where(channels.c.id == channel_id)
-            .order_by(webhooks.c.created_at, webhooks.c.id)
-        )
+        return (await self.of_channels([channel_id])).get(channel_id)
+
+    async def of_channels(self, channel_ids: Iterable[str]) -> dict[str, ChannelWebhooks]:
+        """Return channels by their ids, each with all its webhooks, oldest first, as of one moment."""
+        found: dict[str, ChannelWebhooks] = {}
         async with self._db.read() as connection:
-            rows = (await connection.execute(query)).all()
-        if not rows:
-            return None
-        found = [_webhook_of_join(row) for row in rows if row.webhook_id is not None]
-        return ChannelWebhooks(channel_of(rows[0]), found)
+            rows = await connection.execute(self._of_channels, keys(self._db.dialect, channel_ids))
+            for channel_id, of_one in groupby(rows, key=attrgetter("id")):
+                joined = list(of_one)
+                hooks = [_webhook_of_join(row) for row in joined if row.webhook_id is not None]
+                found[channel_id] = ChannelWebhooks(channel_of(joined[0]), hooks)
+        return found
+
+    async def revisions(self, channel_ids: Iterable[str]) -> dict[str, int]:
+        """Return the revisions of channels, by their ids; those that are deleted have none."""
+        async with self._db.read() as connection:
+            rows = await connection.execute(self._revisions, keys(self._db.dialect, channel_ids))
+            return {row.id: row.revision for row in rows}
 
 
 async def _changed(connection: AsyncConnection, channel_id: str) -> bool:

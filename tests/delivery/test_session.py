@@ -1,12 +1,15 @@
 """A delivery worker's session: order, parking, going live again, and what is kept of it all."""
 
 import asyncio
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import pytest
 from delivery_worker_parts import Worker
 
 from broker.port import Envelope
+from broker.registry.records import ChannelWebhooks
+from broker.registry.webhooks import Webhooks
 from consumers.dead_letters import REASON, STAGE
 
 
@@ -141,6 +144,31 @@ async def test_endpoints_that_hang_hold_up_no_other(worker: Worker) -> None:
     for user in users:
         assert worker.order(good, user) == [1, 2]
     await session.stop(0)
+
+
+async def test_channels_that_are_met_together_are_looked_up_together(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    envelopes, made = [], []
+    for number in range(100):
+        channel, _ = await worker.channels.create(f"c{number}", {"type": "echo"})
+        assert await worker.webhooks.create(channel.id, url="https://example.com")
+        envelopes += replace(worker, channel=channel).says(f"user-{number}", 2)
+        made.append(channel.id)
+    reads = []
+    read = Webhooks.of_channels
+
+    async def counted(store: Webhooks, channel_ids: Iterable[str]) -> Mapping[str, ChannelWebhooks]:
+        reads.append(wanted := list(channel_ids))
+        return await read(store, wanted)
+
+    monkeypatch.setattr(Webhooks, "of_channels", counted)
+    session = worker.session()
+    await session.take(envelopes)
+    await worker.endpoint.until(200)
+    assert sorted(each for read_once in reads for each in set(read_once)) == sorted(made)
+    assert len(reads) <= 2
+    await session.stop(2)
 
 
 async def test_a_failing_webhook_that_crowds_the_partition_goes_to_the_backlog_at_once(

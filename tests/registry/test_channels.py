@@ -124,6 +124,23 @@ async def test_a_webhook_is_read_as_it_was_created(database: Database) -> None:
     assert of_channel.channel.revision == 3
 
 
+async def test_many_channels_are_read_at_once(database: Database) -> None:
+    channels, store = Channels(database), Webhooks(database)
+    made = [(await channels.create(f"c{number}", {}))[0].id for number in range(30)]
+    hooks = {
+        channel_id: [
+            await store.create(channel_id, url=f"https://example.com/{n}") for n in range(number % 3)
+        ]
+        for number, channel_id in enumerate(made)
+    }
+    found = await store.of_channels([*made, made[0], "ch_gone", "ch_\x00"])
+    assert {channel_id: list(of_one.webhooks) for channel_id, of_one in found.items()} == hooks
+    revisions = {channel_id: of_one.channel.revision for channel_id, of_one in found.items()}
+    assert await store.revisions([*made, "ch_gone"]) == revisions
+    assert sorted(revisions.values()) == sorted(1 + number % 3 for number in range(30))
+    assert await store.of_channels([]) == {}
+
+
 async def test_every_change_raises_the_revision(database: Database) -> None:
     channels, store = Channels(database), Webhooks(database)
     channel, _ = await channels.create("a", {})
