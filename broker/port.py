@@ -15,9 +15,12 @@ from typing import Protocol
 HeaderValue = str | int | bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Envelope:
-    """What a queue carries: a body and what is written on the outside."""
+    """What a queue carries: a body and what is written on the outside; nobody changes one.
+
+    Not frozen: that would triple what it takes to make one, and each message takes several.
+    """
 
     #: Up to 255 bytes. Empty where an outside program gave none; what is published without one may get one.
     id: str

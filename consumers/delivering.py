@@ -41,7 +41,7 @@ class Disabling(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Job:
     """One delivery that is to be tried."""
 
@@ -61,7 +61,7 @@ class Job:
         return self.attempts == 0 and self.in_memory_s < float("inf")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Settled:
     """The delivery is done with."""
 
@@ -70,7 +70,7 @@ class Settled:
     attempt: Attempt | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Later:
     """The delivery waits, in memory or in the backlog, for so many seconds."""
 
@@ -114,7 +114,7 @@ class Deliverer:
         if found is None:
             with waiting():
                 found = await self._directory.of_channel(job.response.channel_id)
-        webhook = next((w for w in found.webhooks if w.id == job.webhook_id), None) if found else None
+        webhook = None if found is None else found.webhook(job.webhook_id)
         if found is None or webhook is None:
             return Settled("dead", "the webhook was deleted")
         policy = self._policy.of(found.channel, webhook)

@@ -69,9 +69,7 @@ class Directory:
     async def webhook(self, channel_id: str, webhook_id: str) -> Webhook | None:
         """Return a webhook as it is now, or None where it or its channel is deleted."""
         entry = await self.of_channel(channel_id)
-        if entry is None:
-            return None
-        return next((webhook for webhook in entry.webhooks if webhook.id == webhook_id), None)
+        return None if entry is None else entry.webhook(webhook_id)
 
     def forget(self, channel_id: str) -> None:
         """Read a channel anew at the next question."""

@@ -55,8 +55,10 @@ class Gate:
             return True
         if self.pace is not None and self.pace.wait_s(at) > SLOW_S:
             return True
-        middle = next(islice(self.started.values(), len(self.started) // 2, None), None)
-        return middle is not None and at - middle > SLOW_S
+        if not self.started or at - next(iter(self.started.values())) <= SLOW_S:
+            # Not even the oldest has waited so long.
+            return False
+        return at - next(islice(self.started.values(), len(self.started) // 2, None)) > SLOW_S
 
 
 class Gates:

@@ -6,8 +6,7 @@ while it has work, and nothing at all when it is empty.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
@@ -30,16 +29,17 @@ class Lane(Generic[Key, Item]):
         self.resting = False
         self.stopping = False
 
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Open a time in which the work only waits: stopping breaks it off. Raises HandedBack after that."""
+    def waiting(self) -> "Lane[Key, Item]":
+        """Open, by `with`, a time of mere waiting, which stopping breaks off. Raises HandedBack after that."""
         if self.stopping:
             raise HandedBack
+        return self
+
+    def __enter__(self) -> None:
         self.resting = True
-        try:
-            yield
-        finally:
-            self.resting = False
+
+    def __exit__(self, *_: object) -> None:
+        self.resting = False
 
 
 class Lanes(Generic[Key, Item]):

@@ -79,7 +79,7 @@ class Policy:
         return f"not delivered within its time to live of {self.time_to_live_s:g} s"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
     """What came of an attempt: a status code, or None where no answer came; `retry_after_s` as it was asked."""
 
@@ -126,6 +126,7 @@ class Disable:
     reason: str
 
 
+DELIVERED = Delivered()
 Decision = Delivered | TryAgain | GiveUp | Disable
 
 
@@ -139,7 +140,7 @@ def decide(
     """
     code = answer.status_code
     if code is not None and 200 <= code < 300:
-        return Delivered()
+        return DELIVERED
     if code == 410:
         return Disable("the endpoint answered 410 Gone")
     if code is not None and 400 <= code < 500 and code not in RETRIED_4XX and attempts >= REFUSED_ATTEMPTS:

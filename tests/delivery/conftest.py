@@ -1,10 +1,11 @@
 """A delivery worker on a real registry, on each database in turn."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 
 import pytest
+import uvloop
 from delivery_worker_parts import QUICK, AckedQueue, Endpoint, Graveyard, Worker
 
 from broker.registry.backlog import Backlog
@@ -24,6 +25,17 @@ from consumers.retry import Policy
 from consumers.serving import Stop
 from consumers.standing import Standing
 from consumers.working_clock import WorkingClock
+
+#: What is near to the sockets runs on the loop of production too: its transports are made otherwise.
+ON_BOTH_LOOPS = ("test_attempt.py", "test_connections.py")
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Name the event loops that a test runs on."""
+    loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+    return loops | {"uvloop": uvloop.new_event_loop} if item.path.name in ON_BOTH_LOOPS else loops
 
 
 @pytest.fixture

@@ -1,0 +1,215 @@
+"""One connection to an endpoint, HTTP/1.1 with keep-alive: a request is written in one piece, its answer read.
+
+Only what a webhook needs: one request at a time, of an answer its status, its Retry-After and the beginning of its
+body. Parsing is left to llhttp. The status line settles the matter: a body that trickles or never ends costs the
+connection and not the answer. What breaks HTTP in one piece with its status line is no answer.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import httptools
+
+#: Of an answer's body this much is kept, in bytes.
+KEPT_BODY = 4096
+#: How long to wait for the rest of an answer whose status line is here, in seconds.
+BODY_S = 2.0
+#: How much may come before the end of an answer's headers, in bytes.
+LARGEST_HEAD = 65_536
+#: As clients generally do: some servers end lines without a carriage return, or put spaces where none belong.
+_LENIENT = {
+    "lenient_headers": True,
+    "lenient_optional_cr_before_lf": True,
+    "lenient_spaces_after_chunk_size": True,
+}
+_RETRY_AFTER = re.compile(rb"^retry-after[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
+_SWITCHING = 101
+
+
+class BrokenAnswer(Exception):
+    """What came is no answer of HTTP, or the connection ended before there was one."""
+
+
+@dataclass(slots=True)
+class Answer:
+    """What an endpoint answered. Not frozen, as freezing costs more than all else about it."""
+
+    status: int
+    #: The header's value as it came; None where there is none, or the answer is a success.
+    retry_after: str | None
+    #: The first `KEPT_BODY` bytes of the body.
+    beginning: bytes
+    #: When the headers were here, by `time.perf_counter`, and when nothing more was waited for.
+    headed_at: float
+    ended_at: float
+
+
+class Connection(asyncio.Protocol):
+    """Carries one exchange at a time. `idle` is called whenever it can carry another, `lost` when it never will."""
+
+    __slots__ = (
+        "_body",
+        "_body_timer",
+        "_complete",
+        "_head",
+        "_headed_at",
+        "_idle",
+        "_keeps",
+        "_lost",
+        "_parser",
+        "_status",
+        "_surplus",
+        "_transport",
+        "_waiter",
+        "idle_since",
+    )
+
+    def __init__(self, idle: Callable[["Connection"], None], lost: Callable[["Connection"], None]) -> None:
+        self._idle = idle
+        self._lost = lost
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._parser.set_dangerous_leniencies(**_LENIENT)
+        self._waiter: asyncio.Future[Answer] | None = None
+        self._body_timer: asyncio.TimerHandle | None = None
+        self.idle_since = 0.0
+        #: What came until the end of the headers, and of the body.
+        self._head = self._body = b""
+        #: 0 until the headers are here.
+        self._status = 0
+        self._headed_at = 0.0
+        self._complete = self._keeps = self._surplus = False
+
+    @property
+    def open(self) -> bool:
+        """True from when it is made until either side closes it."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    def exchange(self, request: bytes) -> "asyncio.Future[Answer]":
+        """Write a request; what is returned ends with its answer, or with BrokenAnswer, TimeoutError or OSError.
+
+        Whoever does not want to wait any more calls `abort`.
+        """
+        waiter: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        if self._transport is None or self._transport.is_closing():
+            waiter.set_exception(BrokenAnswer("the connection was closed without an answer"))
+        else:
+            self._waiter = waiter
+            self._transport.write(request)
+        return waiter
+
+    def expire(self) -> None:
+        """End an exchange whose time is up: with its answer where the status line is here, else with TimeoutError."""
+        if self._status:
+            self._finish()
+        else:
+            self._fail(TimeoutError())
+            self.abort()
+
+    def abort(self) -> None:
+        """Close the connection at once; an exchange that is under way is not answered."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the event loop."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the event loop: what has its status line is an answer, also where its body ends here."""
+        self._transport = None
+        self._lost(self)
+        if self._status:
+            self._finish()
+        else:
+            self._fail(exc or BrokenAnswer("the connection was closed without an answer"))
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the event loop."""
+        if self._waiter is None:
+            # Nobody asked: what follows cannot be told apart from an answer to the next request.
+            self.abort()
+            return
+        headed_before = self._status
+        if not headed_before:
+            self._head = self._head + data if self._head else data
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._status = _SWITCHING
+            self._complete, self._keeps = True, False
+        except httptools.HttpParserError as error:
+            self._keeps = False
+            if not headed_before and not self._complete:
+                self._status = 0
+                self._fail(BrokenAnswer(f"it is no HTTP: {error}"))
+                self.abort()
+                return
+            self._complete = True
+        if self._complete or len(self._body) >= KEPT_BODY:
+            self._finish()
+        elif self._status:
+            if self._body_timer is None:
+                self._body_timer = asyncio.get_running_loop().call_later(BODY_S, self._finish)
+        elif len(self._head) > LARGEST_HEAD:
+            self._fail(BrokenAnswer(f"its headers are longer than {LARGEST_HEAD} bytes"))
+            self.abort()
+
+    def on_message_begin(self) -> None:
+        """Called by the parser: what follows a whole answer was not asked for, and might be taken for the next."""
+        self._surplus = self._complete
+
+    def on_headers_complete(self) -> None:
+        """Called by the parser."""
+        status = self._parser.get_status_code()
+        if not self._surplus and (not 100 <= status < 200 or status == _SWITCHING):
+            self._status = status
+            self._headed_at = time.perf_counter()
+
+    def on_body(self, piece: bytes) -> None:
+        """Called by the parser."""
+        if len(self._body) < KEPT_BODY and not self._surplus:
+            self._body += piece[: KEPT_BODY - len(self._body)]
+
+    def on_message_complete(self) -> None:
+        """Called by the parser, also for interim answers (RFC 9110, section 15.2)."""
+        if self._status and not self._surplus:
+            self._complete, self._keeps = True, self._parser.should_keep_alive()
+
+    def _finish(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        answer = Answer(self._status, self._asked_wait(), self._body, self._headed_at, time.perf_counter())
+        transport, keeps = self._transport, self._keeps and not self._surplus
+        self._begin_anew()
+        if transport is not None:
+            # An answer that came before the request was read leaves some of it unsent.
+            if keeps and not transport.is_closing() and not transport.get_write_buffer_size():
+                self._idle(self)
+            else:
+                transport.abort()
+        if waiter is not None and not waiter.done():
+            waiter.set_result(answer)
+
+    def _fail(self, error: Exception) -> None:
+        waiter, self._waiter = self._waiter, None
+        self._begin_anew()
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(error)
+
+    def _asked_wait(self) -> str | None:
+        if self._status < 300:
+            return None
+        found = _RETRY_AFTER.search(self._head)
+        return found[1].decode("latin-1") if found else None
+
+    def _begin_anew(self) -> None:
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+            self._body_timer = None
+        self._head = self._body = b""
+        self._status = 0
+        self._complete = self._keeps = self._surplus = False

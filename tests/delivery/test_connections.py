@@ -1,0 +1,317 @@
+"""Exchanges over kept connections, with servers that keep to HTTP and servers that do not."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from ipaddress import ip_network
+
+import pytest
+
+from consumers.http.connection import BrokenAnswer
+from consumers.http.opening import AddressRefused, NameNotResolved, Origin
+from consumers.http.pool import Pool
+
+LOOPBACK = (ip_network("127.0.0.0/8"),)
+REQUEST = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\nhi"
+NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+Talk = Callable[["Visitor"], Awaitable[None]]
+
+
+class Visitor:
+    """One connection as the server sees it."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def asks(self) -> None:
+        """Read one request; raises IncompleteReadError where the connection ends."""
+        await self._reader.readexactly(len(REQUEST))
+
+    async def gets(self, *pieces: bytes) -> None:
+        """Send pieces, each in a segment of its own."""
+        for piece in pieces:
+            self._writer.write(piece)
+            await self._writer.drain()
+            # Long enough for the other side's event loop to read it alone.
+            await asyncio.sleep(0.02)
+
+    async def leaves(self) -> None:
+        """Wait until the other side closes the connection."""
+        await self._reader.read()
+
+
+class Server:
+    """Talks to each connection in its turn, and counts them."""
+
+    def __init__(self, *talks: Talk) -> None:
+        self._talks = list(talks)
+        self.visitors = 0
+        self.left = 0
+        self.origin = Origin("127.0.0.1", 0, tls=False)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.changed = asyncio.Event()
+
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        talk = self._talks[min(self.visitors, len(self._talks) - 1)]
+        self.visitors += 1
+        try:
+            await talk(Visitor(reader, writer))
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+            self.left += 1
+            self.changed.set()
+
+    async def emptied(self) -> None:
+        """Wait until nobody is connected any more."""
+        async with asyncio.timeout(5):
+            while self.left < self.visitors:
+                self.changed.clear()
+                await self.changed.wait()
+
+    async def end(self) -> None:
+        """Stop talking."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def serving(*talks: Talk) -> AsyncIterator[tuple[Server, Pool]]:
+    server, pool = Server(*talks), Pool(LOOPBACK)
+    listening = await asyncio.start_server(server.connected, "127.0.0.1", 0)
+    server.origin = Origin("127.0.0.1", listening.sockets[0].getsockname()[1], tls=False)
+    try:
+        yield server, pool
+    finally:
+        await pool.close()
+        listening.close()
+        await server.end()
+
+
+def always(*pieces: bytes) -> Talk:
+    async def talk(visitor: Visitor) -> None:
+        while True:
+            await visitor.asks()
+            await visitor.gets(*pieces)
+
+    return talk
+
+
+def once(*pieces: bytes) -> Talk:
+    async def talk(visitor: Visitor) -> None:
+        await visitor.asks()
+        await visitor.gets(*pieces)
+
+    return talk
+
+
+def once_and_stay(*pieces: bytes) -> Talk:
+    async def talk(visitor: Visitor) -> None:
+        await visitor.asks()
+        await visitor.gets(*pieces)
+        await visitor.leaves()
+
+    return talk
+
+
+@pytest.mark.parametrize(
+    ("pieces", "status", "body"),
+    [
+        ((OK,), 200, b"ok"),
+        ((NO_CONTENT,), 204, b""),
+        (tuple(bytes((byte,)) for byte in OK),
+         200, b"ok"),
+        ((b"HTTP/1.1 100 Continue\r\n\r\n", OK), 200, b"ok"),
+        ((b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + OK,), 200, b"ok"),
+        ((b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"2\r\nok\r\n", b"0\r\n\r\n"), 200, b"ok"),
+        ((b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",), 200, b"ok"),
+        ((b"HTTP/1.1 200 OK\r\nUpgrade: h2,h2c\r\nConnection: Upgrade\r\nContent-Length: 2\r\n\r\nok",), 200, b"ok"),
+        ((b"HTTP/1.1 500 \r\nContent-Length: 2\r\n\r\nok",), 500, b"ok"),
+    ],
+    ids=["whole", "no content", "byte by byte", "continue", "early hints", "chunked", "bare line feeds",
+         "offers an upgrade", "no reason"],
+)  # fmt: skip
+async def test_an_answer_is_read_and_its_connection_kept(
+    pieces: tuple[bytes, ...], status: int, body: bytes
+) -> None:
+    async with serving(always(*pieces)) as (server, pool):
+        for _ in range(3):
+            answer = await pool.exchange(server.origin, REQUEST, 5)
+            assert (answer.status, answer.beginning) == (status, body)
+        assert server.visitors == 1
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
+        OK + b"what nobody asked for",
+        OK + OK,
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok surplus",
+    ],
+    ids=["1.0", "close", "rubbish behind it", "an answer to nothing", "more than it said"],
+)
+async def test_a_connection_that_cannot_be_trusted_is_not_used_again(piece: bytes) -> None:
+    async with serving(once_and_stay(piece)) as (server, pool):
+        for _ in range(2):
+            answer = await pool.exchange(server.origin, REQUEST, 5)
+            assert (answer.status, answer.beginning) == (200, b"ok")
+        await server.emptied()
+        assert server.visitors == 2
+
+
+async def test_what_comes_while_nobody_asks_closes_the_connection() -> None:
+    async def impatient(visitor: Visitor) -> None:
+        await visitor.asks()
+        await visitor.gets(OK, NO_CONTENT)
+        await visitor.leaves()
+
+    async with serving(impatient, always(OK)) as (server, pool):
+        assert (await pool.exchange(server.origin, REQUEST, 5)).status == 200
+        await server.emptied()
+        assert (await pool.exchange(server.origin, REQUEST, 5)).status == 200
+        assert server.visitors == 2
+
+
+async def test_a_connection_that_the_server_closed_meanwhile_is_not_used_again() -> None:
+    async with serving(once(OK), always(OK)) as (server, pool):
+        assert (await pool.exchange(server.origin, REQUEST, 5)).status == 200
+        await server.emptied()
+        # One turn for this side to read that it ended.
+        await asyncio.sleep(0.02)
+        assert (await pool.exchange(server.origin, REQUEST, 5)).status == 200
+
+
+async def test_switching_protocols_is_an_answer_like_any_other() -> None:
+    switching = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nbinary"
+    async with serving(once_and_stay(switching)) as (server, pool):
+        assert (await pool.exchange(server.origin, REQUEST, 5)).status == 101
+        await server.emptied()
+
+
+async def test_an_answer_whose_body_ends_with_the_connection_is_whole() -> None:
+    async with serving(once(b"HTTP/1.1 200 OK\r\n\r\n", b"until the end")) as (server, pool):
+        answer = await pool.exchange(server.origin, REQUEST, 5)
+        assert (answer.status, answer.beginning) == (200, b"until the end")
+
+
+async def test_the_end_of_the_time_is_no_failure_where_the_status_line_is_here() -> None:
+    begun = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegun"
+    async with serving(once_and_stay(begun)) as (server, pool):
+        answer = await pool.exchange(server.origin, REQUEST, 0.3)
+        assert (answer.status, answer.beginning) == (200, b"begun")
+        await server.emptied()
+
+
+async def test_without_an_answer_in_time_the_connection_is_closed_new_or_kept() -> None:
+    async def then_silent(visitor: Visitor) -> None:
+        await visitor.asks()
+        await visitor.gets(OK)
+        await visitor.leaves()
+
+    async with serving(then_silent, once_and_stay()) as (server, pool):
+        assert (await pool.exchange(server.origin, REQUEST, 5)).status == 200
+        for _ in range(2):
+            with pytest.raises(TimeoutError):
+                await pool.exchange(server.origin, REQUEST, 0.1)
+        await server.emptied()
+        assert server.visitors == 2
+
+
+async def test_who_gives_up_waiting_takes_the_connection_along() -> None:
+    async with serving(once_and_stay()) as (server, pool):
+        asking = asyncio.create_task(pool.exchange(server.origin, REQUEST, 5))
+        while not server.visitors:  # noqa: ASYNC110 - nobody tells when the server has accepted
+            await asyncio.sleep(0.005)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        await server.emptied()
+
+
+@pytest.mark.parametrize(
+    "talk",
+    [
+        once(),
+        once(b"HTTP/1.1 20"),
+        once_and_stay(b"220 smtp.example ESMTP\r\n"),
+        once_and_stay(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000),
+        once_and_stay(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nrubbish\r\n"),
+        once_and_stay(b"HTTP/1.1 abc OK\r\n\r\n"),
+    ],
+    ids=["closes", "half a line", "another protocol", "endless headers", "broken chunk", "no number"],
+)
+async def test_what_is_no_answer_is_broken_and_closes_the_connection(talk: Talk) -> None:
+    async with serving(talk) as (server, pool):
+        with pytest.raises((BrokenAnswer, ConnectionError)):
+            await pool.exchange(server.origin, REQUEST, 5)
+        await server.emptied()
+
+
+async def test_the_wait_that_is_asked_for_is_found_however_it_is_written() -> None:
+    def refusing(line: bytes) -> Talk:
+        return once_and_stay(
+            b"HTTP/1.1 503 Busy\r\nX-Retry-After: 9\r\n" + line + b"\r\nContent-Length: 0\r\n\r\n"
+        )
+
+    for line, wait in ((b"Retry-After: 7", "7"), (b"RETRY-AFTER:  8 ", "8 "), (b"Retry-After-X: 1", None)):
+        async with serving(refusing(line)) as (server, pool):
+            assert (await pool.exchange(server.origin, REQUEST, 5)).retry_after == wait
+
+
+async def test_of_a_body_without_end_the_beginning_is_kept_and_the_connection_closed() -> None:
+    async def endless(visitor: Visitor) -> None:
+        await visitor.asks()
+        await visitor.gets(b"HTTP/1.1 500 Oh\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            await visitor.gets(b"400\r\n" + b"x" * 0x400 + b"\r\n")
+
+    async with serving(endless) as (server, pool):
+        answer = await pool.exchange(server.origin, REQUEST, 5)
+        assert (answer.status, answer.beginning) == (500, b"x" * 4096)
+        await server.emptied()
+
+
+async def test_an_answer_before_the_request_was_read_leaves_no_connection_behind() -> None:
+    async def early(visitor: Visitor) -> None:
+        await visitor.asks()
+        await visitor.gets(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+        await asyncio.sleep(0.05)
+        await visitor.leaves()
+
+    large = REQUEST.replace(b"Content-Length: 2", b"Content-Length: 20000000") + b"x" * 20_000_000
+    async with serving(early) as (server, pool):
+        assert (await pool.exchange(server.origin, large, 5)).status == 413
+        await server.emptied()
+
+
+async def test_names_and_addresses_that_cannot_be_reached_are_told_apart() -> None:
+    pool = Pool(())
+    try:
+        with pytest.raises(NameNotResolved, match=r"no-such-host\.invalid"):
+            await pool.exchange(Origin("no-such-host.invalid", 80, tls=False), REQUEST, 5)
+        with pytest.raises(AddressRefused, match="POSTBOTE_WEBHOOK_ALLOW_NETWORKS"):
+            await pool.exchange(Origin("127.0.0.1", 80, tls=False), REQUEST, 5)
+    finally:
+        await pool.close()
+
+
+async def test_many_at_a_time_each_get_their_own_answer_over_as_many_connections() -> None:
+    async def echo(visitor: Visitor) -> None:
+        while True:
+            await visitor.asks()
+            await visitor.gets(OK)
+
+    async with serving(echo) as (server, pool):
+        for _ in range(3):
+            answers = await asyncio.gather(*(pool.exchange(server.origin, REQUEST, 5) for _ in range(20)))
+            assert {answer.status for answer in answers} == {200}
+        assert server.visitors == 20
