@@ -8,7 +8,7 @@ what is measured, and so do the floors that it is compared with.
 import argparse
 import asyncio
 import statistics
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
 from rich.console import Console
@@ -25,13 +25,11 @@ from bench.results import TITLES, Row, keep, kept, write_docs
 from bench.scaling import IN_FLIGHT, measure_drain, measure_workers
 from bench.servers import Servers, servers
 from bench.starting import measure_start
-from bench.steps import Often, measure_steps, sum_of
+from bench.steps import measure_steps, sum_of
 from bench.turns import measure_hop, measure_turns
 
 POST_ONLY = "only POSTs"
 READER = "Postbote's reading, POSTs, no more"
-#: The pause before a step, about as long as a whole message takes, in seconds.
-COLD_S = 0.01
 WORKER = "Postbote, one delivery worker"
 #: What a worker is compared with at least: as many times as fast as this peer.
 PEER_TARGETS = {"faststream": 2.0, "taskiq": 3.0, "dramatiq": 3.0, "celery": 5.0}
@@ -107,20 +105,20 @@ async def accepting(on: Servers, quick: bool) -> list[Row]:
 async def latency(on: Servers, quick: bool) -> list[Row]:
     """Row 5."""
     number = 100 if quick else 300
-    steps = await measure_steps(on, Often(number))
-    # In the whole way each process works for a moment and then waits for the next message: its caches are cold.
-    cold = await measure_steps(on, Often(number // 3, COLD_S))
-    floor = sum_of(steps)
+    in_turn, alone = await measure_steps(on, number)
     async with on_servers(on) as running:
         whole = await latencies(running, number)
-    parts = ", ".join(f"{name} {value * 1000:.2f}" for name, value in steps.items())
-    title = "one message, API to webhook, p50 ÷ its steps"
     return [
-        Row(5, title, whole / floor, "", 1.5, True, f"{whole * 1000:.1f} ms, and {floor * 1000:.1f} ms ({parts})",
-            {"steps": steps}),
-        Row(5, "the same ÷ its steps, with a pause before each", whole / sum_of(cold), "",
-            detail=f"{COLD_S * 1000:.0f} ms of pause: {sum_of(cold) * 1000:.1f} ms"),
+        Row(5, "one message, API to webhook, p50 ÷ its steps, taken in turn", whole / sum_of(in_turn), "", 1.5, True,
+            f"{whole * 1000:.1f} ms, and {_steps(in_turn)}", {"steps": in_turn}),
+        Row(5, "the same ÷ its steps, each taken alone again and again", whole / sum_of(alone),
+            detail=_steps(alone)),
     ]  # fmt: skip
+
+
+def _steps(steps: Mapping[str, float]) -> str:
+    parts = ", ".join(f"{name} {value * 1000:.2f}" for name, value in steps.items())
+    return f"{sum_of(steps) * 1000:.1f} ms ({parts})"
 
 
 async def rate(on: Servers, quick: bool) -> list[Row]:

@@ -1,11 +1,15 @@
-"""The floors of one message's way: each step alone, one after the other, in the same run as the whole way."""
+"""The floors of one message's way: its steps one after the other, in the same run as the whole way.
+
+Taken in turn, as in the whole way, each server has slept through the other steps when its own comes. Taken alone,
+each again and again, it is found with warm caches and awake: less than any message meets that comes by itself.
+"""
 
 import asyncio
 import statistics
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import aiohttp
 import asyncpg
@@ -24,39 +28,47 @@ WARM = 20
 MESSAGE = {"message": {"textMessage": {"text": "message 7"}}, "user": {"id": "alone"}}
 
 
-@dataclass(frozen=True, slots=True)
-class Often:
-    """How often a step is done, and how long nothing is done before each, in seconds."""
-
-    number: int
-    pause_s: float = 0.0
-
-    async def median_of(self, step: Callable[[int], Awaitable[None]]) -> float:
-        """Do a step so often, and return its median time, in seconds."""
-        taken = []
-        for count in range(self.number + WARM):
-            await asyncio.sleep(self.pause_s)
-            began = time.perf_counter()
-            await step(count)
-            taken.append(time.perf_counter() - began)
-        return statistics.median(taken[WARM:])
+Step = Callable[[int], Awaitable[None]]
+#: What one message does on its way, in order.
+WAY = ("POST", "publish and consume", "commit", "publish and consume", "POST")
 
 
-async def measure_steps(servers: Servers, often: Often) -> dict[str, float]:
-    """Measure a POST, a publish with its consume, a commit and a query; the medians in seconds."""
-    return {
-        "POST": await _post(often),
-        "publish and consume": await _hop(servers, often),
-        **await _database(servers, often),
-    }
+async def measure_steps(servers: Servers, number: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Measure the steps, in turn and alone; the medians in seconds."""
+    async with AsyncExitStack() as stack:
+        steps: dict[str, Step] = {
+            "POST": await stack.enter_async_context(_posting()),
+            "publish and consume": await stack.enter_async_context(_hopping(servers)),
+            "commit": await stack.enter_async_context(_committing(servers)),
+        }
+        in_turn: dict[str, list[float]] = {name: [] for name in steps}
+        for count in range(number + WARM):
+            for place, name in enumerate(WAY):
+                in_turn[name].append(await _time(steps[name], count * len(WAY) + place))
+        alone = {
+            name: [await _time(step, -1 - count) for count in range(number + WARM)]
+            for name, step in steps.items()
+        }
+    return _medians(in_turn), _medians(alone)
 
 
 def sum_of(steps: Mapping[str, float]) -> float:
     """Add up the steps of one message's way from the API to its webhook."""
-    return 2 * steps["POST"] + 2 * steps["publish and consume"] + steps["commit"]
+    return sum(steps[name] for name in WAY)
 
 
-async def _post(often: Often) -> float:
+async def _time(step: Step, count: int) -> float:
+    began = time.perf_counter()
+    await step(count)
+    return time.perf_counter() - began
+
+
+def _medians(taken: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    return {name: statistics.median(times[WARM:]) for name, times in taken.items()}
+
+
+@asynccontextmanager
+async def _posting() -> AsyncIterator[Step]:
     port = free_port()
     child = Child(
         "handler",
@@ -71,27 +83,27 @@ async def _post(often: Often) -> float:
                 async with client.post(url, json=MESSAGE) as answer:
                     await answer.read()
 
-            return await often.median_of(step)
+            yield step
     finally:
         await child.stop()
 
 
-async def _hop(servers: Servers, often: Often) -> float:
+@asynccontextmanager
+async def _hopping(servers: Servers) -> AsyncIterator[Step]:
     async with deployed(servers, partitions=1) as deployment, deployment.broker() as broker:
-        responses = make_responses(deployment.channel, 1, often.number + WARM)
+        (response,) = make_responses(deployment.channel, 1, 1)
         async with broker.subscribe(outbound_queue(partition_word(0)), 100) as held:
 
-            async def step(count: int) -> None:
-                await broker.publish(
-                    RESPONSES, response_envelope(responses[count].model_dump(mode="json"), 1)
-                )
+            async def step(_: int) -> None:
+                await broker.publish(RESPONSES, response_envelope(response.model_dump(mode="json"), 1))
                 for envelope in await held.receive():
                     held.ack(envelope)
 
-            return await often.median_of(step)
+            yield step
 
 
-async def _database(servers: Servers, often: Often) -> dict[str, float]:
+@asynccontextmanager
+async def _committing(servers: Servers) -> AsyncIterator[Step]:
     async with servers.database() as url:
         connection = await asyncpg.connect(url, timeout=10)
         try:
@@ -100,9 +112,6 @@ async def _database(servers: Servers, often: Often) -> dict[str, float]:
             async def step(count: int) -> None:
                 await connection.execute("INSERT INTO steps VALUES ($1, $2)", count, "x" * 400)
 
-            async def ask(count: int) -> None:
-                await connection.fetchval("SELECT said FROM steps WHERE id = $1", count)
-
-            return {"commit": await often.median_of(step), "query": await often.median_of(ask)}
+            yield step
         finally:
             await connection.close(timeout=10)
