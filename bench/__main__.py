@@ -37,7 +37,7 @@ PEER_TARGETS = {"faststream": 2.0, "taskiq": 3.0, "dramatiq": 3.0, "celery": 5.0
 
 async def deliveries(on: Servers, quick: bool) -> list[Row]:
     """Rows 1 and 2."""
-    rounds, messages = (1, 12_000) if quick else (3, 25_000)
+    rounds, messages = (1, 25_000) if quick else (3, 40_000)
     floors, ours, readers = [], [], []
     peers: dict[str, list[float]] = {peer.name: [] for peer in ([] if quick else PEERS)}
     for _ in range(rounds):
@@ -72,7 +72,7 @@ async def deliveries(on: Servers, quick: bool) -> list[Row]:
 
 async def turns(on: Servers, quick: bool) -> list[Row]:
     """Row 3."""
-    messages = 6_000 if quick else 12_000
+    messages = 10_000 if quick else 25_000
     floors, ours = [], []
     for _ in range(1 if quick else 3):
         floors.append(await measure_hop(on, messages))
@@ -144,7 +144,7 @@ async def rate_embedded(on: Servers, quick: bool) -> list[Row]:
 async def growth(on: Servers, quick: bool, *, full: bool = False) -> list[Row]:
     """Row 8, and memory with many lanes seen."""
     rows = []
-    for what, found in (await measure_growth(on, 12_000, full=full)).items():
+    for what, found in (await measure_growth(on, 30_000, full=full)).items():
         sizes = sorted(found)
         least = cost(found[sizes[0]])
         worst = max(sizes[1:], key=lambda size: cost(found[size]))
@@ -191,7 +191,7 @@ async def starting(on: Servers, quick: bool) -> list[Row]:
 async def draining(on: Servers, quick: bool) -> list[Row]:
     """Row 12."""
     rows, lanes = (20_000, 200) if quick else (100_000, 1_000)
-    live = await measure_deliveries(on, messages=25_000, users=500)
+    live = await measure_deliveries(on, messages=40_000, users=500)
     drain = await measure_drain(on, rows, lanes)
     shown = f"{drain.rate:,.0f}/s, and {live.rate:,.0f}/s live; {cpu_of(drain)}"
     title = f"draining {rows:,} that waited in {lanes:,} lanes ÷ live"

@@ -1,5 +1,6 @@
 """What a message costs as the work grows: webhooks, conversations, partitions, backlog, log."""
 
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 import asyncpg
@@ -58,32 +59,43 @@ async def with_log(deployment: Deployment, rows: int) -> None:
 
 async def measure_growth(servers: Servers, messages: int, *, full: bool) -> dict[str, dict[int, Measured]]:
     """Measure small and large, for each of the ways in which the work grows."""
-    found: dict[str, dict[int, Measured]] = {}
-    found["conversations"] = {
-        users: await measure_deliveries(servers, messages=max(messages, users), users=users)
-        for users in (100, 100_000 if full else messages)
-    }
-    found["webhooks"] = {
+    measure = partial(measure_deliveries, servers)
+    ways: dict[str, tuple[Sequence[int], Callable[[int], Awaitable[Measured]]]] = {
+        "conversations": (
+            (100, 100_000 if full else messages),
+            lambda users: measure(messages=max(messages, users), users=users),
+        ),
         # So many that each webhook is met before anything counts, and several times after.
-        number: await measure_deliveries(
-            servers, messages=max(messages, 5 * number), users=100, channels=number
-        )
-        for number in (10, 10_000 if full else 1_000)
+        "webhooks": (
+            (10, 10_000 if full else 1_000),
+            lambda number: measure(messages=max(messages, 5 * number), users=100, channels=number),
+        ),
+        "partitions": (
+            (1, 16, 64),
+            lambda number: measure(messages=messages, users=500, partitions=number),
+        ),
+        "rows of backlog": (
+            (0, 1_000_000 if full else 100_000),
+            lambda rows: measure(messages=messages, users=500, prepare=partial(with_backlog, rows=rows)),
+        ),
+        "rows of log": (
+            (0, 10_000_000 if full else 500_000),
+            lambda rows: measure(messages=messages, users=500, prepare=partial(with_log, rows=rows)),
+        ),
     }
-    found["partitions"] = {
-        number: await measure_deliveries(servers, messages=messages, users=500, partitions=number)
-        for number in (1, 16, 64)
-    }
-    found["rows of backlog"] = {
-        rows: await measure_deliveries(
-            servers, messages=messages, users=500, prepare=partial(with_backlog, rows=rows)
-        )
-        for rows in (0, 1_000_000 if full else 100_000)
-    }
-    found["rows of log"] = {
-        rows: await measure_deliveries(
-            servers, messages=messages, users=500, prepare=partial(with_log, rows=rows)
-        )
-        for rows in (0, 10_000_000 if full else 500_000)
-    }
-    return found
+    return {name: await _compare(sizes, at) for name, (sizes, at) in ways.items()}
+
+
+async def _compare(sizes: Sequence[int], at: Callable[[int], Awaitable[Measured]]) -> dict[int, Measured]:
+    # The smallest before and after the others: the machine is another from one minute to the next.
+    before = await at(sizes[0])
+    found = {size: await at(size) for size in sizes[1:]}
+    return {sizes[0]: _mean(before, await at(sizes[0])), **found}
+
+
+def _mean(one: Measured, other: Measured) -> Measured:
+    return Measured(
+        (one.rate + other.rate) / 2,
+        {name: (value + other.cpu_us[name]) / 2 for name, value in one.cpu_us.items()},
+        max(one.memory_mb, other.memory_mb),
+    )
