@@ -16,7 +16,7 @@ from rich.table import Table
 
 from bench.accepting import measure_accepting, measure_json_handler
 from bench.deliveries import Measured, measure_deliveries, measure_post_only, measure_reader
-from bench.end_to_end import bytes_on_disk, embedded, latencies, measure_rate, on_servers
+from bench.end_to_end import bytes_on_disk, embedded, latencies, measure_rate, on_servers, turns_kept, written
 from bench.fitting import fit
 from bench.growing import cost, measure_growth
 from bench.peers.catalogue import PEERS
@@ -33,6 +33,8 @@ READER = "Postbote's reading, POSTs, no more"
 #: The pause before a step, about as long as a whole message takes, in seconds.
 COLD_S = 0.01
 WORKER = "Postbote, one delivery worker"
+#: Assumption: a core of a cloud's machine with 4 GB of memory, for an hour.
+PRICE = 0.05
 #: What a worker is compared with at least: as many times as fast as this peer.
 PEER_TARGETS = {"faststream": 2.0, "taskiq": 3.0, "dramatiq": 3.0, "celery": 5.0}
 
@@ -83,9 +85,10 @@ async def turns(on: Servers, quick: bool) -> list[Row]:
     ratio = median(ours) / median(floors)
     title = "bot worker ÷ bare consume, publish, acknowledge"
     return [
-        Row(3, title, ratio, "", 0.5, detail=shown, data={"cpu_us": dict(ours[-1].cpu_us)}),
+        Row(3, title, ratio, "", 0.5, detail=shown,
+            data={"cpu_us": dict(ours[-1].cpu_us), "rate": median(ours)}),
         memory_row("bot worker", ours[-1].memory_mb, 120),
-    ]
+    ]  # fmt: skip
 
 
 async def accepting(on: Servers, quick: bool) -> list[Row]:
@@ -99,7 +102,7 @@ async def accepting(on: Servers, quick: bool) -> list[Row]:
     ratio = median(ours) / median(floors)
     return [
         Row(4, "API ÷ a handler that reads the JSON", ratio, "", 0.45, detail=shown,
-            data={"cpu_us": dict(ours[-1].cpu_us)}),
+            data={"cpu_us": dict(ours[-1].cpu_us), "rate": median(ours)}),
         memory_row("API", ours[-1].memory_mb, 90),
     ]  # fmt: skip
 
@@ -126,8 +129,10 @@ async def latency(on: Servers, quick: bool) -> list[Row]:
 async def rate(on: Servers, quick: bool) -> list[Row]:
     """Row 6."""
     async with on_servers(on) as running:
+        before = await written(running)
         held = await measure_rate(running, 10.0 if quick else 60.0)
-        sizes = await bytes_on_disk(running)
+        after = await written(running)
+        sizes = {**await bytes_on_disk(running), **after.since(before, await turns_kept(running))}
     detail = f"p50 {held.p50_ms:.0f} ms, p99 {held.p99_ms:.0f} ms; {cpu_of(held)}"
     return [Row(6, "messages a second held, all processes and servers", held.rate, "/s", 1000, detail=detail,
                 data={"cpu_us": dict(held.cpu_us), "p50_ms": held.p50_ms, "p99_ms": held.p99_ms,
@@ -198,8 +203,9 @@ async def draining(on: Servers, quick: bool) -> list[Row]:
     shown = f"{drain.rate:,.0f}/s, and {live.rate:,.0f}/s live; {cpu_of(drain)}"
     title = f"draining {rows:,} that waited in {lanes:,} lanes ÷ live"
     return [
-        Row(12, title, drain.rate / live.rate, "", 0.7, detail=shown, data={"cpu_us": dict(drain.cpu_us)})
-    ]
+        Row(12, title, drain.rate / live.rate, "", 0.7, detail=shown,
+            data={"cpu_us": dict(drain.cpu_us), "rate": drain.rate})
+    ]  # fmt: skip
 
 
 Bench = Callable[[Servers, bool], Awaitable[list[Row]]]
@@ -263,10 +269,17 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the main ones, smaller: two minutes")
     parser.add_argument("--full", action="store_true", help="grow to millions of rows: half an hour")
     parser.add_argument("--fit", action="store_true", help="measure nothing, write the model's costs anew")
+    parser.add_argument("--scale", action="store_true", help="measure nothing, write docs/scale.md anew")
+    parser.add_argument("--price", type=float, default=PRICE, help="of a core for an hour, in docs/scale.md")
     parser.add_argument("--docs", action="store_true", help="measure nothing, write docs/performance.md anew")
     given = parser.parse_args()
-    if given.fit:
-        fit(kept())
+    if given.fit or given.scale:
+        if given.fit:
+            fit(kept())
+        if given.scale:
+            from bench.scale import write
+
+            write(given.price)
         return
     if not given.docs:
         names = given.names or (QUICK if given.quick else list(BENCHES))
