@@ -27,7 +27,7 @@ TURN_PART = 0.6
 RESPONSE_PART = 0.25
 #: Users of row 6; messages of a simulated run of it; the parts of a machine that others may have taken.
 USERS, MESSAGES = 500, 10_000
-OTHERS = tuple(percent / 100 for percent in range(13))
+OTHERS = tuple(percent / 100 for percent in range(0, 31, 2))
 
 
 def fit(rows: Sequence[Row]) -> None:

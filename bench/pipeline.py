@@ -159,7 +159,7 @@ class Run:
 
     def _publish(self, partition: Partition) -> Steps:
         yield self._rabbitmq.serve(self._publish_s)
-        yield partition.pace.serve(partition.pace_s)
+        yield partition.pace()
         yield self.env.timeout(self.costs.confirm_s)
 
     def _take_in(self, message: Message) -> Steps:

@@ -13,6 +13,8 @@ PARTITIONS = (16, 32, 64)
 RABBITMQ = ((1, 2), (1, 4), (3, 4), (3, 8), (3, 16), (5, 16))
 #: Assumption: one PostgreSQL makes use of up to 64 cores.
 POSTGRES_CORES = (2, 4, 8, 16, 32, 64)
+#: The most that one cluster is given; of API processes there may be any number.
+LARGEST = Deployment(PARTITIONS[-1], 10**9, PARTITIONS[-1], PARTITIONS[-1], *RABBITMQ[-1], POSTGRES_CORES[-1])
 #: Of each process, to PostgreSQL.
 CONNECTIONS = 10
 #: Assumption: what one message takes on the wire each time that it is sent, in bytes.
@@ -30,11 +32,8 @@ def needed(costs: Costs, load: Load, target_utilisation: float = 0.6) -> Deploym
     than what was there before the last was added. Raises TooMuch where channels cannot be shared out so.
     """
     target = target_utilisation * (1 - 1e-9)  # so that rounding never ends just above the target
-    nodes, cores = RABBITMQ[-1]
-    most = PARTITIONS[-1]
-    largest = Deployment(most, 10**9, most, most, nodes, cores, POSTGRES_CORES[-1])
     # One webhook's share is no reason for a cluster more, which would not lessen it.
-    reach = target * (1 - 1e-9) * model.capacity(costs, largest, replace(load, channels=10**12))
+    reach = target * (1 - 1e-9) * model.capacity(costs, LARGEST, replace(load, channels=10**12))
     clusters = max(1, math.ceil(load.rate / reach))
     if clusters > load.channels:
         raise TooMuch(f"{load.channels} channels cannot be shared out over {clusters} clusters")
@@ -114,7 +113,7 @@ def changes(before: Deployment, after: Deployment) -> Iterator[str]:
     if after.postgres_cores != before.postgres_cores:
         yield f"PostgreSQL: {after.postgres_cores} cores"
     if (number := connections(after)) > 100:
-        yield f"max_connections {number} or more, or a pooler"
+        yield f"max_connections {number} or more"
 
 
 def connections(deployment: Deployment) -> int:

@@ -138,6 +138,11 @@ def loads(kept: Kept, grown: dict[str, simulate.Grown], price: float) -> Table:
     """What each load needs, and how that does in model and simulation."""
     shipped = Deployment()
 
+    def ends(found: simulate.Grown) -> str:
+        name = model.first_to_saturate(kept.costs, planning.LARGEST, found.load)
+        most = model.capacity(kept.costs, planning.LARGEST, found.load) * simulate.TARGET
+        return f"{name}, at {most:,.0f}/s"
+
     def yes(carries: bool) -> str:
         return "yes" if carries else "no"
 
@@ -175,6 +180,7 @@ def loads(kept: Kept, grown: dict[str, simulate.Grown], price: float) -> Table:
             yes(found.load.rate <= kept.held_per_s)
         ),
         "as shipped, each process with its own core: full first": full_first,
+        f"the largest cluster, {simulate.TARGET:.0%} busy: full first": ends,
         "clusters": lambda found: str(found.after.clusters),
         "of each: partitions": lambda found: str(found.after.partitions),
         "API, bot, delivery processes": lambda found: (

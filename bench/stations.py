@@ -148,8 +148,14 @@ class Partition:
     """A queue with one consumer: so many messages a second, so many in hand."""
 
     def __init__(self, run: World, rate: float) -> None:
-        self.pace, self.pace_s = Station(run, 1), 1 / rate
+        self._env, self._each_s, self._free_at = run.env, 1 / rate, 0.0
         self.prefetch = simpy.Resource(run.env, model.PREFETCH)
+
+    def pace(self) -> simpy.Event:
+        """Return an event that comes when the queue takes one more, at once where it is not at its limit."""
+        begins = max(self._env.now, self._free_at)
+        self._free_at = begins + self._each_s
+        return self._env.timeout(begins - self._env.now)
 
 
 class DeliveryWorker:
