@@ -16,7 +16,8 @@ from rich.table import Table
 
 from bench.accepting import measure_accepting, measure_json_handler
 from bench.deliveries import Measured, measure_deliveries, measure_post_only, measure_reader
-from bench.end_to_end import bytes_on_disk, embedded, latencies, measure_rate, on_servers, turns_kept, written
+from bench.disk import bytes_on_disk, written
+from bench.end_to_end import embedded, latencies, measure_rate, on_servers
 from bench.fitting import fit
 from bench.growing import cost, measure_growth
 from bench.peers.catalogue import PEERS
@@ -129,10 +130,10 @@ async def latency(on: Servers, quick: bool) -> list[Row]:
 async def rate(on: Servers, quick: bool) -> list[Row]:
     """Row 6."""
     async with on_servers(on) as running:
-        before = await written(running)
+        before = await written(running.database)
         held = await measure_rate(running, 10.0 if quick else 60.0)
-        after = await written(running)
-        sizes = {**await bytes_on_disk(running), **after.since(before, await turns_kept(running))}
+        after = await written(running.database)
+        sizes = {**await bytes_on_disk(running.database), **after.since(before)}
     detail = f"p50 {held.p50_ms:.0f} ms, p99 {held.p99_ms:.0f} ms; {cpu_of(held)}"
     return [Row(6, "messages a second held, all processes and servers", held.rate, "/s", 1000, detail=detail,
                 data={"cpu_us": dict(held.cpu_us), "p50_ms": held.p50_ms, "p99_ms": held.p99_ms,

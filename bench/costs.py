@@ -36,6 +36,8 @@ class Kept:
     p50_ms: float
     p99_ms: float
     users: int
+    #: Transactions of PostgreSQL for each message there.
+    commits: float
     #: Row 7: the same in one process, without servers.
     embedded_per_s: float
     #: Row 5: one message at a time, in milliseconds.

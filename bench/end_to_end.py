@@ -12,7 +12,7 @@ from pathlib import Path
 
 import aiohttp
 from aiohttp import web
-from sqlalchemy import func, select, text
+from sqlalchemy import select
 
 from bench.accepting import answering
 from bench.deployment import ADMIN, deployed
@@ -26,7 +26,7 @@ from broker.models.records import BotResponse
 from broker.registry.channels import Channels
 from broker.registry.database import Database
 from broker.registry.records import Channel, Webhook
-from broker.registry.tables import deliveries, turns
+from broker.registry.tables import turns
 from broker.registry.webhooks import Webhooks
 
 #: The rate counts where 99 of 100 messages are at their webhook within this time, in seconds.
@@ -181,53 +181,6 @@ async def measure_rate(running: Running, hold_s: float) -> Held:
     running.receiver.end()
     await check(running)
     return found
-
-
-@dataclass(frozen=True)
-class Written:
-    """What PostgreSQL has written since it began: bytes of its write-ahead log, and transactions."""
-
-    wal_bytes: int
-    commits: int
-
-    def since(self, before: "Written", messages: int) -> dict[str, float]:
-        """Return what of it each of so many messages took."""
-        return {
-            "wal_bytes": (self.wal_bytes - before.wal_bytes) / messages,
-            "commits": (self.commits - before.commits) / messages,
-        }
-
-
-async def written(running: Running) -> Written:
-    """Read what PostgreSQL has written; transactions are told of with a delay of up to a second."""
-    async with running.database.read() as connection:
-        found = await connection.execute(
-            text(
-                "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0'), xact_commit"
-                " FROM pg_stat_database WHERE datname = current_database()"
-            )
-        )
-        return Written(*map(int, found.one()))
-
-
-async def turns_kept(running: Running) -> int:
-    """Count the turns."""
-    async with running.database.read() as connection:
-        return (await connection.execute(select(func.count()).select_from(turns))).scalar_one()
-
-
-async def bytes_on_disk(running: Running) -> dict[str, float]:
-    """Return what a turn and a delivery take on PostgreSQL's disk, indexes included."""
-    async with running.database.read() as connection:
-        found = {}
-        for what, table in (("turn", turns), ("delivery", deliveries)):
-            size = (
-                await connection.execute(
-                    select(func.pg_total_relation_size(table.name), func.count()).select_from(table)
-                )
-            ).one()
-            found[f"{what}_bytes"] = size[0] / size[1]
-        return found
 
 
 async def latencies(running: Running, number: int) -> float:

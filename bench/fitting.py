@@ -62,6 +62,7 @@ def _measurements(rows: Sequence[Row]) -> dict[str, Any]:
         "p50_ms": round(whole.data["p50_ms"]),
         "p99_ms": round(whole.data["p99_ms"]),
         "users": USERS,
+        "commits": round(whole.data["commits"], 2),
         "embedded_per_s": round(_row(rows, 7).value),
         "one_ms": round(one.value * sum_of(one.data["steps"]) * 1000, 1),
         "workers": {number: round(rate) for number, rate in _row(rows, 10).data["workers"].items()},

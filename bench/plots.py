@@ -49,7 +49,7 @@ def _begin() -> None:
 
 def _latencies(name: str, kept: Kept) -> Path:
     full = model.capacity(kept.costs, kept.bench, Load(3600.0, receiver_s=0.0))
-    rates = [full * part / 20 for part in range(4, 21)]
+    rates = [full * part for part in (0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)]
     outcomes = [simulate.hold(kept, rate) for rate in rates]
     figure, axes = plt.subplots(figsize=(7, 3.2))
     axes.plot(rates, [each.p99_ms for each in outcomes], color="#ff725c", label="p99, simulated")

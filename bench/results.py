@@ -11,6 +11,9 @@ from typing import Any
 FOLDER = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs"
 
+#: Titles, and lines of cells.
+Table = tuple[Sequence[str], list[list[str]]]
+
 
 @dataclass(frozen=True)
 class Row:
