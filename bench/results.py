@@ -92,9 +92,9 @@ def lay_out(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 def put_between(text: str, name: str, table: str) -> str:
     """Put a table between the marks of its name; raises ValueError where a text has none."""
     begin, end = (f"<!-- {name}: {word} -->" for word in ("begin", "end"))
-    before, _, rest = text.partition(begin)
-    _, found, after = rest.partition(end)
-    if not found:
+    before, begun, rest = text.partition(begin)
+    _, ended, after = rest.partition(end)
+    if not (begun and ended):
         raise ValueError(f"there is no place for {name}; write {begin} and {end}, each on a line of its own")
     return f"{before}{begin}\n{table}\n{end}{after}"
 

@@ -10,7 +10,7 @@ from bench import model, planning
 from bench.costs import Kept
 from bench.end_to_end import HELD_S
 from bench.model import Deployment, Load
-from bench.pipeline import MESSAGES, Outcome, Run
+from bench.pipeline import Outcome, Run
 from bench.planning import Estimate
 
 #: Of a run of the whole way on one machine; of one cluster of the larger loads at most: a second of their rate.
@@ -143,7 +143,7 @@ def grow(kept: Kept, messages_per_hour: float) -> Grown:
         messages_per_hour=messages_per_hour / after.clusters,
         channels=load.channels // after.clusters,
     )
-    messages = min(MOST_MESSAGES, max(MESSAGES, int(part.rate)))
+    messages = min(MOST_MESSAGES, max(TRIED_MESSAGES, int(part.rate)))
     outcome = Run(kept.costs, replace(after, clusters=1), part, messages=messages, zipf=ZIPF).outcome()
     takes = planning.estimate(kept.costs, after, load)
     return Grown(load, after, takes, model.utilisation(kept.costs, after, load), outcome)
