@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 MADE := $(VENV)/.made
 TYPED_TESTS := answering api cli compose contract delivery end_to_end faults registry unit
 
-.PHONY: run test compose-test compose-cluster-test faults lint types bench bench-quick servers clean format
+.PHONY: run test compose-test compose-cluster-test faults lint types bench bench-quick scale servers clean format
 
 run: $(MADE)
 	@POSTBOTE_DEMO=$${POSTBOTE_DEMO:-1} $(BIN)/postbote run
@@ -46,6 +46,11 @@ bench: $(MADE) servers
 bench-quick: $(MADE) servers
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m bench --quick
+
+# Measures nothing: fits the model to what the last `make bench` measured, and computes docs/scale.md from it.
+scale: $(MADE)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m bench --fit --scale
 
 format: $(MADE)
 	$(BIN)/ruff check --fix .

@@ -16,7 +16,8 @@ from rich.table import Table
 
 from bench.accepting import measure_accepting, measure_json_handler
 from bench.deliveries import Measured, measure_deliveries, measure_post_only, measure_reader
-from bench.end_to_end import bytes_on_disk, embedded, latencies, measure_rate, on_servers
+from bench.disk import bytes_on_disk, written
+from bench.end_to_end import embedded, latencies, measure_rate, on_servers
 from bench.fitting import fit
 from bench.growing import cost, measure_growth
 from bench.peers.catalogue import PEERS
@@ -31,6 +32,8 @@ from bench.turns import measure_hop, measure_turns
 POST_ONLY = "only POSTs"
 READER = "Postbote's reading, POSTs, no more"
 WORKER = "Postbote, one delivery worker"
+#: Assumption: a core of a cloud's machine with 4 GB of memory, for an hour.
+PRICE = 0.05
 #: What a worker is compared with at least: as many times as fast as this peer.
 PEER_TARGETS = {"faststream": 2.0, "taskiq": 3.0, "dramatiq": 3.0, "celery": 5.0}
 
@@ -81,9 +84,10 @@ async def turns(on: Servers, quick: bool) -> list[Row]:
     ratio = median(ours) / median(floors)
     title = "bot worker ÷ bare consume, publish, acknowledge"
     return [
-        Row(3, title, ratio, "", 0.5, detail=shown, data={"cpu_us": dict(ours[-1].cpu_us)}),
+        Row(3, title, ratio, "", 0.5, detail=shown,
+            data={"cpu_us": dict(ours[-1].cpu_us), "rate": median(ours)}),
         memory_row("bot worker", ours[-1].memory_mb, 120),
-    ]
+    ]  # fmt: skip
 
 
 async def accepting(on: Servers, quick: bool) -> list[Row]:
@@ -97,7 +101,7 @@ async def accepting(on: Servers, quick: bool) -> list[Row]:
     ratio = median(ours) / median(floors)
     return [
         Row(4, "API ÷ a handler that reads the JSON", ratio, "", 0.45, detail=shown,
-            data={"cpu_us": dict(ours[-1].cpu_us)}),
+            data={"cpu_us": dict(ours[-1].cpu_us), "rate": median(ours)}),
         memory_row("API", ours[-1].memory_mb, 90),
     ]  # fmt: skip
 
@@ -124,8 +128,10 @@ def _steps(steps: Mapping[str, float]) -> str:
 async def rate(on: Servers, quick: bool) -> list[Row]:
     """Row 6."""
     async with on_servers(on) as running:
+        before = await written(running.database)
         held = await measure_rate(running, 10.0 if quick else 60.0)
-        sizes = await bytes_on_disk(running)
+        after = await written(running.database)
+        sizes = {**await bytes_on_disk(running.database), **after.since(before)}
     detail = f"p50 {held.p50_ms:.0f} ms, p99 {held.p99_ms:.0f} ms; {cpu_of(held)}"
     return [Row(6, "messages a second held, all processes and servers", held.rate, "/s", 1000, detail=detail,
                 data={"cpu_us": dict(held.cpu_us), "p50_ms": held.p50_ms, "p99_ms": held.p99_ms,
@@ -196,8 +202,9 @@ async def draining(on: Servers, quick: bool) -> list[Row]:
     shown = f"{drain.rate:,.0f}/s, and {live.rate:,.0f}/s live; {cpu_of(drain)}"
     title = f"draining {rows:,} that waited in {lanes:,} lanes ÷ live"
     return [
-        Row(12, title, drain.rate / live.rate, "", 0.7, detail=shown, data={"cpu_us": dict(drain.cpu_us)})
-    ]
+        Row(12, title, drain.rate / live.rate, "", 0.7, detail=shown,
+            data={"cpu_us": dict(drain.cpu_us), "rate": drain.rate})
+    ]  # fmt: skip
 
 
 Bench = Callable[[Servers, bool], Awaitable[list[Row]]]
@@ -261,10 +268,17 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the main ones, smaller: two minutes")
     parser.add_argument("--full", action="store_true", help="grow to millions of rows: half an hour")
     parser.add_argument("--fit", action="store_true", help="measure nothing, write the model's costs anew")
+    parser.add_argument("--scale", action="store_true", help="measure nothing, write docs/scale.md anew")
+    parser.add_argument("--price", type=float, default=PRICE, help="of a core for an hour, in docs/scale.md")
     parser.add_argument("--docs", action="store_true", help="measure nothing, write docs/performance.md anew")
     given = parser.parse_args()
-    if given.fit:
-        fit(kept())
+    if given.fit or given.scale:
+        if given.fit:
+            fit(kept())
+        if given.scale:
+            from bench.scale import write
+
+            write(given.price)
         return
     if not given.docs:
         names = given.names or (QUICK if given.quick else list(BENCHES))

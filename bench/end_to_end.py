@@ -12,7 +12,7 @@ from pathlib import Path
 
 import aiohttp
 from aiohttp import web
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from bench.accepting import answering
 from bench.deployment import ADMIN, deployed
@@ -26,7 +26,7 @@ from broker.models.records import BotResponse
 from broker.registry.channels import Channels
 from broker.registry.database import Database
 from broker.registry.records import Channel, Webhook
-from broker.registry.tables import deliveries, turns
+from broker.registry.tables import turns
 from broker.registry.webhooks import Webhooks
 
 #: The rate counts where 99 of 100 messages are at their webhook within this time, in seconds.
@@ -181,20 +181,6 @@ async def measure_rate(running: Running, hold_s: float) -> Held:
     running.receiver.end()
     await check(running)
     return found
-
-
-async def bytes_on_disk(running: Running) -> dict[str, float]:
-    """Return what a turn and a delivery take on PostgreSQL's disk, indexes included."""
-    async with running.database.read() as connection:
-        found = {}
-        for what, table in (("turn", turns), ("delivery", deliveries)):
-            size = (
-                await connection.execute(
-                    select(func.pg_total_relation_size(table.name), func.count()).select_from(table)
-                )
-            ).one()
-            found[f"{what}_bytes"] = size[0] / size[1]
-        return found
 
 
 async def latencies(running: Running, number: int) -> float:

@@ -1,32 +1,21 @@
-"""The capacity model: how busy each resource is at a load, which one is full first, and what a load needs.
+"""The capacity model: how busy each resource is at a load, and which one is full first.
 
 Pure arithmetic on averages. Busy fractions are linear in the load; waiting and its tails are what `bench.simulate`
-is for. It tells of healthy receivers: what fails leaves the queues for the backlog, and is not counted here.
+is for, and what a load needs what `bench.planning` is for.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 #: Limits of the code, as they stand in broker and consumers; a test holds them against each other.
 PREFETCH, PLACES, PLACES_EACH, PLACES_SLOW = 200, 512, 64, 4
 TURNS_A_BATCH, ROWS_A_BATCH, ROWS_KEPT = 256, 500, 50_000
 PATIENCE_S, LINGER_S = 1.0, 0.05
-CONNECTIONS = 10
+BUSY_LINGER_S, MARK_LINGER_S, ACK_LINGER_S = 0.01, 0.02, 0.02
 #: Assumption: of a turn's work in PostgreSQL, what its commit takes; its load and its mark take a quarter each.
 COMMIT_PART = 0.5
 #: Assumption: members of a quorum queue, where the cluster has as many nodes.
 REPLICAS = 3
-#: What `needed` chooses from, smallest first. Powers of two, so that workers can have even shares; at most 100.
-PARTITIONS = (16, 32, 64)
-#: Nodes and cores of each. Assumption: beyond five nodes of 16 cores, another cluster serves better.
-RABBITMQ = ((1, 2), (1, 4), (3, 4), (3, 8), (3, 16), (5, 16))
-#: Assumption: one PostgreSQL makes use of up to 64 cores.
-POSTGRES_CORES = (2, 4, 8, 16, 32, 64)
-
-
-class TooMuch(ValueError):
-    """No number of workers, servers or clusters carries this load."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +30,16 @@ class Costs:
     #: The delivery worker, for one response taken, and beside that for each attempt, its log row included.
     deliver_response_us: float
     deliver_attempt_us: float
-    #: A RabbitMQ of one node, for one message through one queue: publish, confirm, deliver, acknowledge.
-    rabbitmq_us: float
+    #: A RabbitMQ of one node, for one message: to take and confirm it, and to deliver it and hear that it is done.
+    rabbitmq_publish_us: float
+    rabbitmq_take_us: float
     #: PostgreSQL, for one turn (load, commit, mark), and for one row of the delivery log.
     postgres_turn_us: float
     postgres_delivery_us: float
     #: What sends and receives in a measurement, where it shares the machine.
     sender_us: float
     receiver_us: float
-    #: What each follower of a quorum queue spends on a message, as a part of `rabbitmq_us` (0 to 1).
+    #: What each follower of a quorum queue spends on a message, as a part of what a single node does (0 to 1).
     follower_factor: float
     #: Messages a second that one single-active-consumer queue carries through one worker.
     partition_rate: float
@@ -67,9 +57,17 @@ class Costs:
     lane_bytes: float
     message_bytes: float
     row_bytes: float
-    #: On PostgreSQL's disk, indexes included: a turn, a delivery.
+    #: On PostgreSQL's disk, indexes included: a turn, a delivery; and what a message writes to its log (WAL).
     turn_disk_bytes: float
     delivery_disk_bytes: float
+    wal_bytes: float
+    #: Of the cores of one machine that all share, what others take: its kernel, its other guests (0 to 1).
+    others: float
+
+    @property
+    def rabbitmq_us(self) -> float:
+        """CPU of a RabbitMQ of one node for one message through one queue."""
+        return self.rabbitmq_publish_us + self.rabbitmq_take_us
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +92,14 @@ class Deployment:
 class Load:
     """What comes in, in all clusters together, spread over the channels evenly."""
 
+    #: On average, and how many times as much in the busiest minutes, which is what has to be carried.
     messages_per_hour: float
+    peak: float = 1.0
     #: Responses to each message, and webhooks that want each response.
     responses: float = 1.0
     webhooks: float = 1.0
+    #: The part of the deliveries that fail and wait in the backlog (0 to 1).
+    failing: float = 0.0
     #: Until a webhook answers, and until the bot does, in seconds.
     receiver_s: float = 0.1
     bot_s: float = 0.0
@@ -107,8 +109,8 @@ class Load:
 
     @property
     def rate(self) -> float:
-        """Messages a second."""
-        return self.messages_per_hour / 3600
+        """Messages a second in the busiest minutes."""
+        return self.messages_per_hour * self.peak / 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +133,10 @@ def work(costs: Costs, load: Load, clusters: int = 1) -> Work:
     """Add up what a load asks of each of so many clusters."""
     messages = load.rate / clusters
     responses = messages * load.responses
-    deliveries = responses * load.webhooks
+    # What fails is handled twice: once into the backlog, and once out of it, which costs as much (row 12).
+    deliveries = responses * load.webhooks * (1 + load.failing)
     hold_s = costs.post_s + load.receiver_s
-    # A batch that runs is waited for, by half of its time on average.
-    turn_s = 1.5 * (costs.query_s + 2 * costs.commit_s) + load.bot_s + load.responses * costs.confirm_s
+    turn_s = turn_seconds(costs, load)
     # A channel is whole in its cluster, so more clusters leave a webhook with what it gets.
     each_webhook = load.rate * load.responses / load.channels
     places_each = PLACES_EACH if hold_s < PATIENCE_S else PLACES_SLOW
@@ -153,14 +155,24 @@ def work(costs: Costs, load: Load, clusters: int = 1) -> Work:
         },
         partitions={
             "inbound queue": load.skew * messages / costs.partition_rate,
-            "inbound prefetch": load.skew * messages * turn_s / PREFETCH,
+            "inbound prefetch": load.skew * messages * (turn_s + MARK_LINGER_S + ACK_LINGER_S) / PREFETCH,
             "outbound queue": load.skew * responses / costs.partition_rate,
-            "outbound prefetch": load.skew * responses * hold_s / PREFETCH,
+            "outbound prefetch": load.skew * responses * (hold_s + ACK_LINGER_S) / PREFETCH,
         },
         rabbitmq=(messages + responses) * costs.rabbitmq_us / 1e6,
         postgres=(messages * costs.postgres_turn_us + deliveries * costs.postgres_delivery_us) / 1e6,
         harness=(messages * costs.sender_us + deliveries * costs.receiver_us) / 1e6,
     )
+
+
+def turn_seconds(costs: Costs, load: Load) -> float:
+    """Return how long a conversation is at one message, on a bot worker that has others too, in seconds.
+
+    Load and commit wait for company, and then for half of a transaction that runs and for their own.
+    """
+    waits_s = 2 * BUSY_LINGER_S + 1.5 * (costs.query_s + costs.commit_s)
+    cpu_s = (costs.bot_turn_us + load.responses * costs.bot_response_us) / 1e6
+    return waits_s + cpu_s + load.bot_s + load.responses * costs.confirm_s
 
 
 def replication(costs: Costs, nodes: int) -> float:
@@ -196,172 +208,30 @@ def utilisation(costs: Costs, deployment: Deployment, load: Load) -> dict[str, f
             asked.api + asked.bot["bot"] + asked.deliver["deliver"]
             + rabbitmq + asked.postgres + asked.harness
         )  # fmt: skip
-        busy["machine"] = cores / deployment.machine_cores
+        busy["machine"] = cores / (deployment.machine_cores * (1 - costs.others))
     return busy
+
+
+def one_a_second(load: Load) -> Load:
+    """Return a load of the same kind, of one message a second."""
+    return replace(load, messages_per_hour=3600.0, peak=1.0)
 
 
 def first_to_saturate(costs: Costs, deployment: Deployment, load: Load) -> str:
     """Name the resource that is full first as a load of this kind grows."""
-    busy = utilisation(costs, deployment, replace(load, messages_per_hour=3600.0))
+    busy = utilisation(costs, deployment, one_a_second(load))
     return max(busy, key=lambda name: busy[name])
 
 
 def capacity(costs: Costs, deployment: Deployment, load: Load) -> float:
     """Return the messages a second at which the first resource is full, for a load of this kind."""
-    return 1 / max(utilisation(costs, deployment, replace(load, messages_per_hour=3600.0)).values())
+    return 1 / max(utilisation(costs, deployment, one_a_second(load)).values())
 
 
-def latency_s(costs: Costs, deployment: Deployment, load: Load) -> float:
-    """Estimate the mean time in seconds from the sender's POST until a webhook has the answer; infinite when full.
-
-    The waits without CPU, and each station's CPU time drawn out by 1/(1 - busy), as in an M/M/1 queue.
-    """
-    busy = utilisation(costs, deployment, load)
-    if max(busy.values()) >= 1:
-        return math.inf
-    machine = busy.get("machine", 0.0)
-    bot_us = costs.bot_turn_us + costs.bot_response_us
-    deliver_us = costs.deliver_response_us + costs.deliver_attempt_us / 2
-    stations = (
-        ("api", costs.api_us),
-        ("bot", bot_us),
-        ("deliver", deliver_us),
-        ("rabbitmq", 2 * costs.rabbitmq_us * replication(costs, deployment.rabbitmq_nodes)),
-        ("postgres", costs.postgres_turn_us * (1 - (1 - COMMIT_PART) / 2)),
-    )
-    waits_s = 1.5 * (costs.query_s + costs.commit_s) + load.bot_s + 2 * costs.confirm_s + costs.post_s
-    return waits_s + sum(us / 1e6 / (1 - max(busy[name], machine)) for name, us in stations)
-
-
-def needed(costs: Costs, load: Load, target_utilisation: float = 0.6) -> Deployment:
-    """Return the smallest deployment of the steps above in which nothing is busier than the target (0 to 1).
-
-    Beyond one cluster's reach it is several alike, with channels shared out among them; together they have no less
-    than what was there before the last was added. Raises TooMuch where channels cannot be shared out so.
-    """
-    target = target_utilisation * (1 - 1e-9)  # so that rounding never ends just above the target
-    nodes, cores = RABBITMQ[-1]
-    most = PARTITIONS[-1]
-    largest = Deployment(most, 10**9, most, most, nodes, cores, POSTGRES_CORES[-1])
-    # One webhook's share is no reason for a cluster more, which would not lessen it.
-    reach = target * (1 - 1e-9) * capacity(costs, largest, replace(load, channels=10**12))
-    clusters = max(1, math.ceil(load.rate / reach))
-    if clusters > load.channels:
-        raise TooMuch(f"{load.channels} channels cannot be shared out over {clusters} clusters")
-    of_webhook = work(costs, load).deliver["places of a webhook"]
-    found = _cluster(costs, work(costs, load, clusters), of_webhook, target)
-    if clusters == 1:
-        return found
-    full = _cluster(costs, work(costs, replace(load, messages_per_hour=reach * 3600)), of_webhook, target)
-    kept = (clusters - 1) / clusters
-    nodes, cores = _first_node_size(max(_cores(found), kept * _cores(full)))
-    return Deployment(
-        partitions=_first(PARTITIONS, max(found.partitions, kept * full.partitions)),
-        api=max(found.api, math.ceil(kept * full.api)),
-        bot=max(found.bot, math.ceil(kept * full.bot)),
-        deliver=max(found.deliver, math.ceil(kept * full.deliver)),
-        rabbitmq_nodes=nodes,
-        rabbitmq_cores=cores,
-        postgres_cores=_first(POSTGRES_CORES, max(found.postgres_cores, kept * full.postgres_cores)),
-        clusters=clusters,
-    )
-
-
-def _cluster(costs: Costs, asked: Work, of_webhook: float, target: float) -> Deployment:
-    bot_partitions, bot = _workers(max(asked.bot.values()), target)
-    deliver_partitions, deliver = _workers(max(*asked.deliver.values(), of_webhook), target)
-    least = max(bot_partitions, deliver_partitions, max(asked.partitions.values()) / target)
-    nodes, cores = next(
-        (nodes, cores)
-        for nodes, cores in RABBITMQ
-        if asked.rabbitmq * replication(costs, nodes) <= target * nodes * cores
-    )
-    return Deployment(
-        partitions=_first(PARTITIONS, least),
-        api=max(1, math.ceil(asked.api / target)),
-        bot=bot,
-        deliver=deliver,
-        rabbitmq_nodes=nodes,
-        rabbitmq_cores=cores,
-        postgres_cores=_first(POSTGRES_CORES, asked.postgres / target),
-    )
-
-
-def _first(sizes: tuple[int, ...], least: float) -> int:
-    return next(size for size in sizes if size >= least)
-
-
-def _cores(deployment: Deployment) -> int:
-    return deployment.rabbitmq_nodes * deployment.rabbitmq_cores
-
-
-def _first_node_size(least: float) -> tuple[int, int]:
-    return next((nodes, cores) for nodes, cores in RABBITMQ if nodes * cores >= least)
-
-
-def _workers(amount: float, target: float) -> tuple[int, int]:
-    """Return the partitions and the workers among whom an amount of work leaves none busier than the target."""
-    for partitions in PARTITIONS:
-        each = math.floor(min(partitions, target * partitions / amount)) if amount else partitions
-        if each:
-            return partitions, math.ceil(partitions / each)
-    raise TooMuch("one webhook gets more than the delivery workers of one cluster may have in flight")
-
-
-def changes(before: Deployment, after: Deployment) -> Iterator[str]:
-    """Say what an operator changes to come from one deployment to another."""
-    if after.clusters > 1:
-        yield f"{after.clusters} clusters by channel, each with:"
-    if after.partitions != before.partitions:
-        yield f"POSTBOTE_PARTITIONS={after.partitions} (new queues)"
-    for kind in ("api", "bot", "deliver"):
-        if getattr(after, kind) != getattr(before, kind):
-            yield f"--scale {kind}={getattr(after, kind)}"
-    if (after.rabbitmq_nodes, after.rabbitmq_cores) != (before.rabbitmq_nodes, before.rabbitmq_cores):
-        yield f"RabbitMQ: {after.rabbitmq_nodes} × {after.rabbitmq_cores} cores"
-    if after.postgres_cores != before.postgres_cores:
-        yield f"PostgreSQL: {after.postgres_cores} cores"
-    if (number := connections(after)) > 100:
-        yield f"max_connections {number} or more, or a pooler"
-
-
-def connections(deployment: Deployment) -> int:
-    """Return how many connections each cluster's PostgreSQL has to allow."""
-    return CONNECTIONS * (deployment.api + deployment.bot + deployment.deliver)
-
-
-def memory(costs: Costs, deployment: Deployment, load: Load) -> dict[str, float]:
-    """Return what each kind of process needs in MB, all clusters together, at the worst that its limits allow.
-
-    The worst is every prefetch full, a lane to each message, and the log's rows waiting for a database that is away.
-    """
-    in_hand = deployment.partitions * PREFETCH
-    lanes = in_hand * (costs.lane_bytes + costs.message_bytes) / 1e6
-    deliver_lanes = in_hand * (costs.lane_bytes * load.webhooks + costs.message_bytes) / 1e6
-    rows = ROWS_KEPT * costs.row_bytes / 1e6
-    each = {
-        "api": deployment.api * costs.process_mb,
-        "bot": deployment.bot * costs.process_mb + lanes,
-        "deliver": deployment.deliver * (costs.process_mb + rows) + deliver_lanes,
-        "rabbitmq": deployment.rabbitmq_nodes * costs.rabbitmq_mb,
-        "postgres": costs.postgres_mb + connections(deployment) * costs.connection_mb,
-    }
-    return {kind: deployment.clusters * megabytes for kind, megabytes in each.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """What a deployment takes, all clusters together: cores and memory provided, and disk that fills in a day."""
-
-    cores: int
-    memory_gb: float
-    postgres_gb_a_day: float
-
-
-def estimate(costs: Costs, deployment: Deployment, load: Load) -> Estimate:
-    """Add up what a deployment takes; each process counts as one core, for it uses no more."""
-    each = deployment.api + deployment.bot + deployment.deliver + deployment.postgres_cores
-    cores = deployment.clusters * (each + deployment.rabbitmq_nodes * deployment.rabbitmq_cores)
-    turn = costs.turn_disk_bytes + load.responses * load.webhooks * costs.delivery_disk_bytes
-    disk = load.messages_per_hour * 24 * turn / 1e9
-    return Estimate(cores, sum(memory(costs, deployment, load).values()) / 1000, disk)
+def latency_s(costs: Costs, load: Load) -> float:
+    """Return the time in seconds from the sender's POST until a webhook has the answer, where nothing waits."""
+    cpu_us = (
+        costs.api_us + costs.bot_turn_us + costs.bot_response_us + costs.deliver_response_us
+        + costs.deliver_attempt_us / 2 + 2 * costs.rabbitmq_us + costs.postgres_turn_us * (1 + COMMIT_PART) / 2
+    )  # fmt: skip
+    return cpu_us / 1e6 + costs.query_s + costs.commit_s + load.bot_s + 2 * costs.confirm_s + costs.post_s

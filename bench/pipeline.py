@@ -1,6 +1,6 @@
 """One run of the simulated pipeline, message by message, from the sender's POST to the webhook.
 
-Arrivals are Poisson: an assumption.
+Messages arrive as a Poisson process, from users of whom some say more than others: an assumption.
 """
 
 import random
@@ -8,13 +8,13 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, Literal
 
 import simpy
 
 from bench import model
 from bench.model import Costs, Deployment, Load
-from bench.stations import Batcher, DeliveryWorker, Lanes, Partition, Station, Steps
+from bench.stations import Batcher, DeliveryWorker, Lanes, Machine, Partition, Station, Steps
 from broker.partitions import conversation_key, partition_of
 
 #: Messages of each run: enough for a p99.
@@ -44,27 +44,31 @@ class Outcome:
 
 
 class Run:
-    """One run of one cluster. With `drain`, all messages wait in the queues when it begins."""
+    """One run of one cluster. With `drain`, all messages wait in those queues when it begins.
+
+    A run that drains the inbound queues ends with the responses on their queues.
+    """
 
     def __init__(
         self, costs: Costs, deployment: Deployment, load: Load, *,
-        messages: int = MESSAGES, conversations: int = 0, drain: bool = False, zipf: float = 0.0, seed: int = 1,
-        places: int = model.PLACES,
+        messages: int = MESSAGES, conversations: int = 0, drain: Literal["", "in", "out"] = "",
+        zipf: float = 0.0, seed: int = 1, places: int = model.PLACES,
     ) -> None:  # fmt: skip
         self.costs, self.deployment, self.load = costs, deployment, load
         self.env, self.chance = simpy.Environment(), random.Random(seed)
         self._messages, self._drain = messages, drain
         self.machine = (
-            simpy.Resource(self.env, deployment.machine_cores) if deployment.machine_cores else None
+            Machine(self, deployment.machine_cores, costs.others) if deployment.machine_cores else None
         )
-        self.machine_s = 0.0
         self._api = [Station(self, 1, self.machine) for _ in range(deployment.api)]
         self._bot = [Station(self, 1, self.machine) for _ in range(deployment.bot)]
         self._deliver = [DeliveryWorker(self, places) for _ in range(deployment.deliver)]
         self._rabbitmq = Station(self, deployment.rabbitmq_nodes * deployment.rabbitmq_cores, self.machine)
-        self._rabbitmq_s = costs.rabbitmq_us * model.replication(costs, deployment.rabbitmq_nodes) / 1e6
+        members = model.replication(costs, deployment.rabbitmq_nodes)
+        self._publish_s = costs.rabbitmq_publish_us * members / 1e6
+        self._take_s = costs.rabbitmq_take_us * members / 1e6
         self._postgres = Station(self, deployment.postgres_cores, self.machine)
-        self._harness = Station(self, deployment.machine_cores or messages, self.machine)
+        self._sender, self._receiver = Station(self, 1, self.machine), Station(self, 1, self.machine)
         self._batchers = [self._batchers_of_a_worker() for _ in self._bot]
         self._in = [Partition(self, costs.partition_rate) for _ in range(deployment.partitions)]
         self._out = [Partition(self, costs.partition_rate) for _ in range(deployment.partitions)]
@@ -72,11 +76,12 @@ class Run:
         number = conversations or max(LEAST_CONVERSATIONS, int(load.rate * EACH_USER_S))
         # The first of them says most: shares fall as 1/rank^zipf; 0 gives all the same.
         self._weights = list(accumulate((rank + 1) ** -zipf for rank in range(number)))
+        self._responses, self._webhooks = max(1, round(load.responses)), max(1, round(load.webhooks))
         self._arrived: list[tuple[float, float]] = []
 
     def outcome(self) -> Outcome:
         """Run to the end. The first and the last tenth of the deliveries are left out: filling and emptying."""
-        fan_out = max(1, round(self.load.responses)) * max(1, round(self.load.webhooks))
+        fan_out = 1 if self._drain == "in" else self._responses * self._webhooks
         all_of_them = self._messages * fan_out
         self.env.process(self._send())
         cut = all_of_them // 10
@@ -86,8 +91,7 @@ class Run:
         seconds, after = self.env.now - began, self._worked()
         self._run_until(all_of_them)
         took = statistics.quantiles((at - sent for at, sent in self._arrived[cut:-cut]), n=100)
-        # A drain is measured to its last delivery, for the bot workers run ahead of the deliveries.
-        rate = self._messages / self.env.now if self._drain else (all_of_them - 2 * cut) / fan_out / seconds
+        rate = (all_of_them - 2 * cut) / fan_out / seconds
         busy = {name: (after[name] - before[name]) / seconds for name in after}
         return Outcome(rate, took[49] * 1000, took[98] * 1000, busy)
 
@@ -108,22 +112,30 @@ class Run:
             name: sum(station.busy_s for station in stations) / sum(station.servers for station in stations)
             for name, stations in kinds.items()
         }
-        if self.deployment.machine_cores:
-            worked["machine"] = self.machine_s / self.deployment.machine_cores
+        if self.machine is not None:
+            worked["machine"] = self.machine.busy_s / self.machine.cores
         return worked
 
     def transaction(self, fixed_s: float, rows: int, part: float, kind: str) -> Steps:
         """Read or write so many rows at once; a part of what a row costs PostgreSQL."""
         each_us = self.costs.postgres_turn_us if kind == "turn" else self.costs.postgres_delivery_us
-        yield from self._postgres.serve(rows * part * each_us / 1e6)
+        yield self._postgres.serve(rows * part * each_us / 1e6)
         yield self.env.timeout(fixed_s)
 
     def _batchers_of_a_worker(self) -> tuple[Batcher, Batcher, Batcher]:
         rest, costs = (1 - model.COMMIT_PART) / 2, self.costs
+        busy_s = model.BUSY_LINGER_S
         return (
-            Batcher(self, lambda rows: self.transaction(costs.query_s, rows, rest, "turn")),
-            Batcher(self, lambda rows: self.transaction(costs.commit_s, rows, model.COMMIT_PART, "turn")),
-            Batcher(self, lambda rows: self.transaction(costs.commit_s, rows, rest, "turn")),
+            Batcher(self, lambda rows: self.transaction(costs.query_s, rows, rest, "turn"), 0, busy_s),
+            Batcher(
+                self,
+                lambda rows: self.transaction(costs.commit_s, rows, model.COMMIT_PART, "turn"),
+                0,
+                busy_s,
+            ),
+            Batcher(
+                self, lambda rows: self.transaction(costs.commit_s, rows, rest, "turn"), model.MARK_LINGER_S
+            ),
         )
 
     def _send(self) -> Steps:
@@ -135,26 +147,26 @@ class Run:
             channel = who % self.load.channels
             partition = partition_of(conversation_key(f"ch_{channel}", f"u{who}"), self.deployment.partitions)
             message = Message(self.env.now, who, channel, partition)
-            self.env.process(self._take_in(message) if self._drain else self._accept(message))
+            start = {"": self._accept, "in": self._take_in, "out": self._fan_out}[self._drain]
+            self.env.process(start(message))
 
     def _accept(self, message: Message) -> Steps:
-        yield from self._harness.serve(self.costs.sender_us / 1e6)
-        yield from self.chance.choice(self._api).serve(self.costs.api_us / 1e6)
+        if self.machine is not None:
+            yield self._sender.serve(self.costs.sender_us / 1e6)
+        yield self.chance.choice(self._api).serve(self.costs.api_us / 1e6)
         yield from self._publish(self._in[message.partition])
         yield from self._take_in(message)
 
     def _publish(self, partition: Partition) -> Steps:
-        yield from self._rabbitmq.serve(self._rabbitmq_s)
-        yield from partition.pace.serve(partition.pace_s)
+        yield self._rabbitmq.serve(self._publish_s)
+        yield partition.pace()
         yield self.env.timeout(self.costs.confirm_s)
 
     def _take_in(self, message: Message) -> Steps:
         queue = self._in[message.partition]
         in_hand = queue.prefetch.request()
         yield in_hand
-        if self._drain:
-            # What was published before costs what is left of its way: delivering and acknowledging.
-            yield from self._rabbitmq.serve(self._rabbitmq_s / 2)
+        yield self._rabbitmq.serve(self._take_s)
         self._turns.put(message.conversation, (message, lambda: queue.prefetch.release(in_hand)))
 
     def _answer(self, _: Any, item: tuple[Message, Callable[[], object]]) -> Steps:
@@ -162,35 +174,46 @@ class Run:
         # Partitions are shared out evenly: nobody has more than one above another.
         worker = message.partition % len(self._bot)
         cpu, (load, commit, mark) = self._bot[worker], self._batchers[worker]
-        yield from cpu.serve(self.costs.bot_turn_us / 2e6)
+        yield cpu.serve(self.costs.bot_turn_us / 2e6)
         yield load.submit()
         if self.load.bot_s:
             yield self.env.timeout(self.chance.expovariate(1 / self.load.bot_s))
         yield commit.submit()
-        yield from cpu.serve(self.costs.bot_turn_us / 2e6)
-        for _ in range(max(1, round(self.load.responses))):
-            yield from cpu.serve(self.costs.bot_response_us / 1e6)
+        yield cpu.serve(self.costs.bot_turn_us / 2e6)
+        for _ in range(self._responses):
+            yield cpu.serve(self.costs.bot_response_us / 1e6)
             yield from self._publish(self._out[message.partition])
-            self.env.process(self._fan_out(message))
+            if self._drain != "in":
+                self.env.process(self._fan_out(message))
+        self.env.process(self._settle(mark, message, acknowledge))
+
+    def _settle(self, mark: Batcher, message: Message, acknowledge: Callable[[], object]) -> Steps:
         yield mark.submit()
+        if self._drain == "in":
+            self._arrived.append((self.env.now, message.sent))
+        yield self.env.timeout(model.ACK_LINGER_S)
         acknowledge()
 
     def _fan_out(self, message: Message) -> Steps:
         queue = self._out[message.partition]
         in_hand = queue.prefetch.request()
         yield in_hand
-        yield from self._deliver[message.partition % len(self._deliver)].cpu.serve(
-            self.costs.deliver_response_us / 1e6
-        )
-        open_ = set(range(max(1, round(self.load.webhooks))))
+        yield self._rabbitmq.serve(self._take_s)
+        worker = self._deliver[message.partition % len(self._deliver)]
+        yield worker.cpu.serve(self.costs.deliver_response_us / 1e6)
+        open_ = set(range(self._webhooks))
 
         def settle(webhook: int) -> None:
             open_.discard(webhook)
             if not open_:
-                queue.prefetch.release(in_hand)
+                self.env.process(self._acknowledge(queue, in_hand))
 
         for webhook in sorted(open_):
             self._deliveries.put((message.channel, webhook, message.conversation), (message, settle))
+
+    def _acknowledge(self, queue: Partition, in_hand: simpy.resources.resource.Request) -> Steps:
+        yield self.env.timeout(model.ACK_LINGER_S)
+        queue.prefetch.release(in_hand)
 
     def _attempt(self, key: tuple[int, int, int], item: tuple[Message, Callable[[int], None]]) -> Steps:
         (channel, webhook, _), (message, settle) = key, item
@@ -201,14 +224,15 @@ class Run:
             yield own
             with worker.places.request() as place:
                 yield place
-                yield from worker.cpu.serve(half_s)
+                yield worker.cpu.serve(half_s)
                 yield self.env.timeout(self.costs.post_s)
-                yield from self._harness.serve(self.costs.receiver_us / 1e6)
+                if self.machine is not None:
+                    yield self._receiver.serve(self.costs.receiver_us / 1e6)
                 self._arrived.append((self.env.now, message.sent))
                 answers_in = self.chance.expovariate(1 / receiver_s) if receiver_s else 0.0
                 yield self.env.timeout(min(answers_in, model.PATIENCE_S))
             # Beyond its patience it waits on without a place.
             yield self.env.timeout(max(0.0, answers_in - model.PATIENCE_S))
-        yield from worker.cpu.serve(half_s)
+        yield worker.cpu.serve(half_s)
         worker.log()
         settle(webhook)

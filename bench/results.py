@@ -10,7 +10,9 @@ from typing import Any
 
 FOLDER = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs"
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+
+#: Titles, and lines of cells.
+Table = tuple[Sequence[str], list[list[str]]]
 
 
 @dataclass(frozen=True)
@@ -78,14 +80,26 @@ def kept() -> list[Row]:
 
 def markdown(rows: Sequence[Row]) -> str:
     """Lay rows out as a table in Markdown."""
-    lines = [TITLES, ["---"] * len(TITLES), *(row.cells() for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return lay_out(TITLES, [row.cells() for row in rows])
+
+
+def lay_out(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Lay lines of cells out as a table in Markdown."""
+    whole = [titles, ["---"] * len(titles), *lines]
+    return "\n".join("| " + " | ".join(line) + " |" for line in whole)
+
+
+def put_between(text: str, name: str, table: str) -> str:
+    """Put a table between the marks of its name; raises ValueError where a text has none."""
+    begin, end = (f"<!-- {name}: {word} -->" for word in ("begin", "end"))
+    before, begun, rest = text.partition(begin)
+    _, ended, after = rest.partition(end)
+    if not (begun and ended):
+        raise ValueError(f"there is no place for {name}; write {begin} and {end}, each on a line of its own")
+    return f"{before}{begin}\n{table}\n{end}{after}"
 
 
 def write_docs(rows: Sequence[Row]) -> None:
     """Put the table into docs/performance.md, between its marks."""
     page = DOCS / "performance.md"
-    text = page.read_text()
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page.write_text(f"{before}{BEGIN}\n{markdown(rows)}\n{END}{after}")
+    page.write_text(put_between(page.read_text(), "measured", markdown(rows)))

@@ -1,7 +1,4 @@
-"""What the simulated pipeline is made of: servers that work, batches, lanes, partitions, delivery workers.
-
-CPU times vary around their means (gamma, coefficient of variation 0.5): an assumption.
-"""
+"""What the simulated pipeline is made of: servers that work, batches, lanes, partitions, delivery workers."""
 
 import random
 from collections import defaultdict, deque
@@ -14,6 +11,10 @@ from bench import model
 from bench.model import Costs, Load
 
 Steps = Generator[simpy.Event, Any, None]
+#: Assumption: CPU times vary around their means as a gamma distribution of this shape does, by half of the mean.
+SHAPE = 4.0
+#: Assumption: how long others have a core of a shared machine at once, in seconds: a scheduler's slice.
+OTHERS_S = 0.01
 
 
 class World(Protocol):
@@ -23,8 +24,7 @@ class World(Protocol):
     chance: random.Random
     costs: Costs
     load: Load
-    machine: simpy.Resource | None
-    machine_s: float
+    machine: "Machine | None"
 
     def transaction(self, fixed_s: float, rows: int, part: float, kind: str) -> Steps:
         """Read or write so many rows at once; a part of what a row costs PostgreSQL."""
@@ -34,34 +34,70 @@ class World(Protocol):
 class Station:
     """Servers side by side, first come first served; each job also takes a core of the machine they share."""
 
-    def __init__(self, run: World, servers: int, machine: simpy.Resource | None = None) -> None:
+    def __init__(self, run: World, servers: int, machine: "Machine | None" = None) -> None:
         self._run, self._machine = run, machine
-        self._slots = simpy.Resource(run.env, servers)
-        self.servers = servers
+        self._jobs: deque[tuple[float, simpy.Event]] = deque()
+        self._idle = self.servers = servers
         self.busy_s = 0.0
 
-    def serve(self, seconds: float) -> Steps:
-        """Work for about so many seconds."""
-        lasts = self._run.chance.gammavariate(4, seconds / 4) if seconds else 0.0
-        with self._slots.request() as own:
-            yield own
+    def serve(self, seconds: float) -> simpy.Event:
+        """Return an event that comes when about so many seconds of work are done."""
+        done = self._run.env.event()
+        if not seconds:
+            return done.succeed()
+        self._jobs.append((self._run.chance.gammavariate(SHAPE, seconds / SHAPE), done))
+        if self._idle:
+            self._idle -= 1
+            self._run.env.process(self._work())
+        return done
+
+    def _work(self) -> Steps:
+        while self._jobs:
+            lasts, done = self._jobs.popleft()
             if self._machine is None:
                 yield self._run.env.timeout(lasts)
             else:
-                with self._machine.request() as core:
-                    yield core
-                    yield self._run.env.timeout(lasts)
-                    self._run.machine_s += lasts
-        self.busy_s += lasts
+                yield from self._machine.work(lasts)
+            self.busy_s += lasts
+            done.succeed()
+        self._idle += 1
+
+
+class Machine:
+    """Cores that all processes share, and of which others take a part, a piece of time at once."""
+
+    def __init__(self, run: World, cores: int, others: float) -> None:
+        self._env, self.cores, self.busy_s = run.env, cores, 0.0
+        self._free = simpy.Resource(run.env, cores)
+        if others:
+            for _ in range(cores):
+                run.env.process(self._others(run.chance, OTHERS_S * (1 / others - 1)))
+
+    def work(self, seconds: float) -> Steps:
+        """Take a core for so long."""
+        with self._free.request() as core:
+            yield core
+            yield self._env.timeout(seconds)
+            self.busy_s += seconds
+
+    def _others(self, chance: random.Random, every_s: float) -> Steps:
+        while True:
+            yield self._env.timeout(chance.expovariate(1 / every_s))
+            with self._free.request() as core:
+                yield core
+                yield self._env.timeout(OTHERS_S)
 
 
 class Batcher:
     """Group commit, as `broker.batching` has it: what comes while one call runs makes up the next."""
 
-    def __init__(self, run: World, call: Callable[[int], Steps]) -> None:
+    def __init__(
+        self, run: World, call: Callable[[int], Steps], linger_s: float = 0.0, busy_linger_s: float = 0.0
+    ) -> None:
         self._env, self._call = run.env, call
+        self._linger_s, self._busy_linger_s = linger_s, busy_linger_s
         self._waiting: deque[simpy.Event] = deque()
-        self._working = False
+        self._working = self._busy = False
 
     def submit(self) -> simpy.Event:
         """Return an event that comes when the item is processed."""
@@ -74,6 +110,10 @@ class Batcher:
 
     def _work(self) -> Steps:
         while self._waiting:
+            linger_s = self._busy_linger_s if self._busy else self._linger_s
+            if linger_s and len(self._waiting) < model.TURNS_A_BATCH:
+                yield self._env.timeout(linger_s)
+            self._busy = len(self._waiting) > 1 and self._busy_linger_s > 0
             batch = [self._waiting.popleft() for _ in range(min(model.TURNS_A_BATCH, len(self._waiting)))]
             yield from self._call(len(batch))
             for done in batch:
@@ -108,8 +148,14 @@ class Partition:
     """A queue with one consumer: so many messages a second, so many in hand."""
 
     def __init__(self, run: World, rate: float) -> None:
-        self.pace, self.pace_s = Station(run, 1), 1 / rate
+        self._env, self._each_s, self._free_at = run.env, 1 / rate, 0.0
         self.prefetch = simpy.Resource(run.env, model.PREFETCH)
+
+    def pace(self) -> simpy.Event:
+        """Return an event that comes when the queue takes one more, at once where it is not at its limit."""
+        begins = max(self._env.now, self._free_at)
+        self._free_at = begins + self._each_s
+        return self._env.timeout(begins - self._env.now)
 
 
 class DeliveryWorker:

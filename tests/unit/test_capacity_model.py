@@ -2,22 +2,24 @@
 
 import json
 from dataclasses import fields, replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench import model
-from bench.model import Costs, Deployment, Load, TooMuch
+from bench import costs as kept_costs
+from bench import model, planning
+from bench.model import Costs, Deployment, Load
+from bench.planning import TooMuch
 from broker.batching import Batcher
+from broker.rabbitmq import subscription
 from broker.registry.engine import POOL
 from broker.settings import Settings
-from consumers import concurrency, delivery_log, in_flight
+from consumers import bot_worker, concurrency, delivery_log, in_flight
 from consumers.assignment import assign
 
-WRITTEN = json.loads((Path(model.__file__).parent / "costs.json").read_text())
-COSTS = Costs(**{name: entry["value"] for name, entry in WRITTEN["costs"].items()})
+KEPT = kept_costs.read()
+COSTS = KEPT.costs
 #: Up to ten times as much, or little, as what is written down: measured costs may be anywhere there.
 SCALES = st.floats(0.1, 10)
 COST_SETS = st.builds(
@@ -36,6 +38,8 @@ COST_SETS = st.builds(
 LOADS = st.builds(
     Load,
     messages_per_hour=st.floats(0, 1e8),
+    peak=st.floats(1, 3),
+    failing=st.floats(0, 0.5),
     responses=st.floats(0.5, 5),
     webhooks=st.integers(1, 5).map(float),
     receiver_s=st.floats(0, 0.5),
@@ -76,7 +80,7 @@ def test_at_capacity_one_resource_is_full_and_none_is_fuller(
     costs: Costs, deployment: Deployment, load: Load
 ) -> None:
     most = model.capacity(costs, deployment, load)
-    busy = model.utilisation(costs, deployment, replace(load, messages_per_hour=most * 3600))
+    busy = model.utilisation(costs, deployment, replace(load, messages_per_hour=most * 3600, peak=1.0))
     assert max(busy.values()) == pytest.approx(1)
     assert busy[model.first_to_saturate(costs, deployment, load)] == pytest.approx(1)
 
@@ -84,7 +88,7 @@ def test_at_capacity_one_resource_is_full_and_none_is_fuller(
 @SOME
 @given(COST_SETS, LOADS, TARGETS)
 def test_what_is_needed_is_enough(costs: Costs, load: Load, target: float) -> None:
-    deployment = model.needed(costs, load, target)
+    deployment = planning.needed(costs, load, target)
     busy = model.utilisation(costs, deployment, load)
     assert max(busy.values()) <= target
     assert max(deployment.bot, deployment.deliver) <= deployment.partitions <= 100
@@ -93,11 +97,11 @@ def test_what_is_needed_is_enough(costs: Costs, load: Load, target: float) -> No
 @SOME
 @given(COST_SETS, LOADS, TARGETS, st.floats(0, 1))
 def test_more_load_never_needs_less(costs: Costs, load: Load, target: float, part: float) -> None:
-    less = model.needed(costs, replace(load, messages_per_hour=load.messages_per_hour * part), target)
-    more = model.needed(costs, load, target)
+    less = planning.needed(costs, replace(load, messages_per_hour=load.messages_per_hour * part), target)
+    more = planning.needed(costs, load, target)
     before, after = totals(less), totals(more)
     assert all(after[name] >= amount for name, amount in before.items()), (less, more)
-    assert model.estimate(costs, more, load).cores >= model.estimate(costs, less, load).cores
+    assert planning.estimate(costs, more, load).cores >= planning.estimate(costs, less, load).cores
 
 
 def totals(deployment: Deployment) -> dict[str, int]:
@@ -117,7 +121,7 @@ def totals(deployment: Deployment) -> dict[str, int]:
 @SOME
 @given(COST_SETS, LOADS, TARGETS)
 def test_what_is_needed_is_not_much_too_much(costs: Costs, load: Load, target: float) -> None:
-    deployment = model.needed(costs, load, target)
+    deployment = planning.needed(costs, load, target)
     if deployment.clusters > 1:
         return
     asked = model.work(costs, load)
@@ -142,31 +146,34 @@ def test_the_limits_are_those_of_the_code() -> None:
         model.PLACES,
         model.PLACES_EACH,
     )
-    assert defaults["partitions"] == Deployment().partitions == model.PARTITIONS[0]
+    assert defaults["partitions"] == Deployment().partitions == planning.PARTITIONS[0]
     assert concurrency.LEAST == model.PLACES_SLOW
     assert in_flight.PATIENCE_S == model.PATIENCE_S
     assert Batcher(lambda _: None)._limit == model.TURNS_A_BATCH  # type: ignore[arg-type,return-value]
     assert (delivery_log.ROWS_A_BATCH, delivery_log.MOST_WAITING) == (model.ROWS_A_BATCH, model.ROWS_KEPT)
     assert delivery_log.LINGER_S == model.LINGER_S
-    assert POOL == model.CONNECTIONS
+    assert (bot_worker.BUSY_LINGER_S, bot_worker.MARK_LINGER_S) == (
+        model.BUSY_LINGER_S,
+        model.MARK_LINGER_S,
+    )
+    assert subscription.LINGER_S == model.ACK_LINGER_S
+    assert POOL == planning.CONNECTIONS
 
 
 def test_every_cost_says_where_it_comes_from() -> None:
-    assert set(WRITTEN["costs"]) == {field.name for field in fields(Costs)}
-    assert all(entry["source"] for entry in WRITTEN["costs"].values())
-    placeholders = [name for name, entry in WRITTEN["costs"].items() if entry["source"] == "placeholder"]
-    assert not (WRITTEN["measured"] and placeholders)
-    assert Deployment(**WRITTEN["bench"])
+    written = json.loads(kept_costs.FILE.read_text())["costs"]
+    assert set(written) == {field.name for field in fields(Costs)}
+    assert all(entry["source"].startswith(("measured", "assumption", "fitted")) for entry in written.values())
 
 
 def test_one_channel_cannot_be_split_over_clusters() -> None:
     with pytest.raises(TooMuch, match="channels"):
-        model.needed(COSTS, Load(1e9, channels=1))
+        planning.needed(COSTS, Load(1e9, channels=1))
 
 
 def test_one_webhook_cannot_have_more_in_flight_than_one_cluster_allows() -> None:
     with pytest.raises(TooMuch, match="webhook"):
-        model.needed(COSTS, Load(1e7, receiver_s=0.9, channels=1))
+        planning.needed(COSTS, Load(1e7, receiver_s=0.9, channels=1))
 
 
 def test_a_receiver_beyond_its_patience_has_fewer_places() -> None:
@@ -177,18 +184,60 @@ def test_a_receiver_beyond_its_patience_has_fewer_places() -> None:
     assert slow > 10 * quick
 
 
-def test_memory_and_latency_grow_with_what_is_there() -> None:
-    small, large = Deployment(), Deployment(bot=4, deliver=4)
-    assert sum(model.memory(COSTS, large, Load(1e4)).values()) > sum(
-        model.memory(COSTS, small, Load(1e4)).values()
+def test_memory_grows_with_what_is_there() -> None:
+    small, large = (
+        sum(planning.memory(COSTS, each, Load(1e4)).values())
+        for each in (Deployment(), Deployment(bot=4, deliver=4))
     )
-    assert model.latency_s(COSTS, small, Load(1e4)) < model.latency_s(COSTS, small, Load(1e6))
-    assert model.latency_s(COSTS, small, Load(1e8)) == float("inf")
+    assert large > small
+
+
+@SOME
+@given(COST_SETS, DEPLOYMENTS, LOADS, st.sampled_from(["api", "bot", "deliver", "clusters"]))
+def test_another_worker_or_cluster_never_carries_less(
+    costs: Costs, deployment: Deployment, load: Load, kind: str
+) -> None:
+    apart = replace(deployment, machine_cores=0)
+    more = replace(apart, **{kind: getattr(apart, kind) + 1})
+    assert model.capacity(costs, more, load) >= model.capacity(costs, apart, load) * (1 - 1e-9)
+
+
+@SOME
+@given(COST_SETS, DEPLOYMENTS, LOADS, st.sampled_from(["rabbitmq_cores", "postgres_cores", "machine_cores"]))
+def test_more_cores_never_carry_less(costs: Costs, deployment: Deployment, load: Load, kind: str) -> None:
+    some = replace(deployment, machine_cores=max(1, deployment.machine_cores))
+    more = replace(some, **{kind: getattr(some, kind) + 1})
+    assert model.capacity(costs, more, load) >= model.capacity(costs, some, load) * (1 - 1e-9)
+
+
+@SOME
+@given(COST_SETS, LOADS)
+def test_twice_the_load_asks_for_twice_the_work(costs: Costs, load: Load) -> None:
+    once, twice = (
+        model.work(costs, replace(load, messages_per_hour=load.messages_per_hour * times)) for times in (1, 2)
+    )
+    assert twice.bot == pytest.approx({name: 2 * amount for name, amount in once.bot.items()})
+    assert (twice.api, twice.rabbitmq, twice.postgres) == pytest.approx(
+        (2 * once.api, 2 * once.rabbitmq, 2 * once.postgres)
+    )
+
+
+def test_the_peak_is_what_has_to_be_carried_and_the_average_is_what_fills_the_disk() -> None:
+    flat, peaked = Load(1e6), Load(1e6, peak=3.0)
+    assert peaked.rate == pytest.approx(3 * flat.rate)
+    disks = [planning.estimate(COSTS, Deployment(), load).disk_gb_a_day for load in (flat, peaked)]
+    assert disks[0] == disks[1] > 0
+
+
+def test_what_fails_is_delivered_twice_over_and_leaves_the_bot_alone() -> None:
+    well, ill = (model.work(COSTS, Load(1e6, failing=failing)) for failing in (0.0, 0.5))
+    assert ill.bot == well.bot
+    assert ill.deliver["log writes"] == pytest.approx(1.5 * well.deliver["log writes"])
 
 
 def test_what_to_change_names_every_step() -> None:
-    assert list(model.changes(Deployment(), Deployment())) == []
-    said = list(model.changes(Deployment(), Deployment(64, 9, 32, 64, 3, 8, 16, 2)))
+    assert list(planning.changes(Deployment(), Deployment())) == []
+    said = list(planning.changes(Deployment(), Deployment(64, 9, 32, 64, 3, 8, 16, 2)))
     assert said == [
         "2 clusters by channel, each with:",
         "POSTBOTE_PARTITIONS=64 (new queues)",
@@ -197,5 +246,5 @@ def test_what_to_change_names_every_step() -> None:
         "--scale deliver=64",
         "RabbitMQ: 3 × 8 cores",
         "PostgreSQL: 16 cores",
-        "max_connections 1050 or more, or a pooler",
+        "max_connections 1050 or more",
     ]
