@@ -6,6 +6,10 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import aiosqlite
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from broker.errors import RegistryError
 
 T = TypeVar("T")
 
@@ -18,6 +22,22 @@ _PRAGMAS = (
     "PRAGMA synchronous=FULL",
     "PRAGMA foreign_keys=ON",
 )
+
+
+def make_engine(url: URL, *, statement_s: float, pool: int) -> AsyncEngine:
+    """Make an engine of `pool` connections; a statement waits up to `statement_s` seconds for another's lock.
+
+    Raises RegistryError where the URL names no file.
+    """
+    if not url.database:
+        raise RegistryError("The database's URL names no file: write sqlite:/// and its path.")
+    path = Path(url.database)
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    async def opened() -> "Connection":
+        return await connect(path, statement_s)
+
+    return create_async_engine(url.set(drivername="sqlite+aiosqlite"), async_creator=opened, pool_size=pool)
 
 
 async def connect(path: Path, busy_s: float) -> "Connection":
