@@ -16,6 +16,19 @@ T = TypeVar("T")
 #: Rows that an iteration would take at a time, were there one: all rows are fetched together.
 _CHUNK = 64
 
+#: Errors that mean "later", without their extended part: a lock, memory, the disk, the file. ERROR is one of SQL.
+LATER = frozenset({
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_INTERRUPT,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PROTOCOL,
+})  # fmt: skip
+
 _PRAGMAS = (
     # What was accepted has to survive a loss of power, and in WAL mode, which the migration sets for good,
     # only FULL syncs every commit.
