@@ -4,7 +4,6 @@ Each imports what it is made of where it needs it: a process starts sooner, and 
 """
 
 import asyncio
-import gc
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -14,7 +13,7 @@ import structlog
 
 from broker.errors import SettingsError
 from broker.settings import Settings, read_settings
-from consumers.composition.base import make_broker, open_base
+from consumers.composition.base import make_broker, open_base, spare_the_collector
 from consumers.credentials import admin_token
 from consumers.health import beat
 from consumers.logs import configure_logs
@@ -163,7 +162,7 @@ async def _api(settings: Settings, stop: Stop) -> None:
         serving_api(base, admin_token(settings), settings.webhook_allow_networks) as address,
     ):
         log.info("api.listening", address=address)
-        gc.freeze()
+        spare_the_collector()
         await stop.wait()
 
 
@@ -172,7 +171,7 @@ async def _bot(settings: Settings, stop: Stop) -> None:
 
     async with open_base(settings, stop) as base:
         log.info("bot.working", partitions=settings.partitions)
-        gc.freeze()
+        spare_the_collector()
         await work_bot(base)
 
 
@@ -181,5 +180,5 @@ async def _deliver(settings: Settings, stop: Stop) -> None:
 
     async with open_base(settings, stop) as base:
         log.info("deliver.working", partitions=settings.partitions)
-        gc.freeze()
+        spare_the_collector()
         await work_deliver(base, settings.webhook_allow_networks)

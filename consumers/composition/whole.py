@@ -1,14 +1,13 @@
 """Everything in one process. The API takes messages while the workers, and what tells of them, are being imported."""
 
 import asyncio
-import gc
 from contextlib import AsyncExitStack
 from ipaddress import ip_network
 
 from broker.registry.migration import migrate
 from broker.settings import Network, Settings
 from consumers.composition.api import serving_api
-from consumers.composition.base import open_base
+from consumers.composition.base import open_base, spare_the_collector
 from consumers.credentials import admin_token
 from consumers.serving import Stop
 
@@ -39,7 +38,7 @@ async def work(settings: Settings, stop: Stop) -> None:
 
             group.create_task(work_bot(base))
             group.create_task(work_deliver(base, allowed))
-            gc.freeze()
+            spare_the_collector()
             welcome(settings, address, demo, allowed, by_itself=allowed is LOOPBACK)
             await stop.wait()
 
