@@ -12,7 +12,7 @@ from broker.registry.channels import Channels
 from broker.registry.webhooks import Webhooks
 from broker.settings import Network, Settings
 from consumers.cli.rendering import render
-from consumers.composition import Base
+from consumers.composition.base import Base
 from consumers.credentials import ADMIN_TOKEN_FILE, DEMO_TOKEN_FILE, kept_token
 from consumers.receiver import Received, Receiver
 

@@ -19,7 +19,7 @@ from broker.partitions import partition_word
 from broker.port import Envelope, Subscription
 from broker.rabbitmq.broker import RabbitBroker
 from broker.topology import Topology, outbound_queue
-from consumers.cli.processes import GARBAGE
+from consumers.cli.main import GARBAGE
 
 PREFETCH = 200
 FROM, TO = 0.2, 0.95

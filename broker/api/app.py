@@ -10,6 +10,7 @@ from aiohttp import web
 from broker import __version__
 from broker.api.bodies import LARGEST_BODY
 from broker.api.channels import ChannelsView, ChannelView
+from broker.api.description import DESCRIPTION, Description, openapi
 from broker.api.doors import Doors
 from broker.api.health import Healthz, Readyz
 from broker.api.history import (
@@ -22,7 +23,6 @@ from broker.api.history import (
 )
 from broker.api.limits import RateLimit
 from broker.api.messages import LegacyMessages, Messages, show_rate
-from broker.api.openapi import DESCRIPTION, describe, openapi
 from broker.api.parts import DOORS, NEWS, PARTS, RATE_LIMIT, Parts, Ping
 from broker.api.patience import LEFT_BEHIND
 from broker.api.problems import problems
@@ -90,7 +90,7 @@ def make_app(parts: Parts) -> web.Application:
     app[NEWS] = ChannelNews(parts.broker)
     app[RATE_LIMIT] = RateLimit(parts.settings.rate_limit)
     app.add_routes(ROUTES)
-    app[DESCRIPTION] = describe(app)
+    app[DESCRIPTION] = Description(app)
     app.on_response_prepare.append(show_rate)
     app.on_response_prepare.append(sign_off)
     app.cleanup_ctx.append(_close_doors)

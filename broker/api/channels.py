@@ -3,8 +3,8 @@
 from typing import Any
 
 from aiohttp import web
-from aiohttp_pydantic.oas.typing import r200, r201, r204
 
+from broker.api.answers import Created, NoContent, Ok
 from broker.api.endpoint import AdminEndpoint, answer
 from broker.api.forms import Bot, ChannelCreation, ChannelPatch, renamed
 from broker.api.pages import DEFAULT_LIMIT, Cursor, Limit, answer_page
@@ -20,7 +20,7 @@ LONGEST_DELETION_S = 300.0
 class ChannelsView(AdminEndpoint):
     """All channels."""
 
-    async def get(self, limit: Limit = DEFAULT_LIMIT, cursor: Cursor | None = None) -> r200[ChannelList]:
+    async def get(self, limit: Limit = DEFAULT_LIMIT, cursor: Cursor | None = None) -> Ok[ChannelList]:
         """List the channels, newest first.
 
         Tags: channels
@@ -28,7 +28,7 @@ class ChannelsView(AdminEndpoint):
         """
         return await answer_page(ChannelList, cursor, self.parts.channels.page(cursor, limit), Channel.of)
 
-    async def post(self, body: ChannelCreation) -> r201[CreatedChannel]:
+    async def post(self, body: ChannelCreation) -> Created[CreatedChannel]:
         """Create a channel.
 
         The access token is shown in this answer only: it is what clients post messages with.
@@ -54,7 +54,7 @@ class ChannelsView(AdminEndpoint):
 class ChannelView(AdminEndpoint):
     """One channel."""
 
-    async def get(self, channel_id: ChannelId, /) -> r200[Channel]:
+    async def get(self, channel_id: ChannelId, /) -> Ok[Channel]:
         """Show a channel.
 
         Tags: channels
@@ -65,7 +65,7 @@ class ChannelView(AdminEndpoint):
             raise not_found("channel")
         return answer(Channel.of(channel))
 
-    async def patch(self, channel_id: ChannelId, /, body: ChannelPatch) -> r200[Channel]:
+    async def patch(self, channel_id: ChannelId, /, body: ChannelPatch) -> Ok[Channel]:
         """Change a channel; what is absent stays, null brings back the default where there is one.
 
         Tags: channels
@@ -81,7 +81,7 @@ class ChannelView(AdminEndpoint):
             raise not_found("channel")
         return answer(Channel.of(channel))
 
-    async def delete(self, channel_id: ChannelId, /) -> r204:
+    async def delete(self, channel_id: ChannelId, /) -> NoContent:
         """Delete a channel with its webhooks and conversations.
 
         Tags: channels

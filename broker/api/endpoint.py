@@ -4,7 +4,7 @@ All of it within a patience: a broker or a database that hangs is told of as one
 know soon that they have to come again.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
 from aiohttp import web
@@ -18,6 +18,28 @@ from broker.api.headers import NamedHeaders
 from broker.api.parts import PARTS, Parts
 from broker.api.patience import LEFT_BEHIND, PATIENCE, Patience, leaving_behind
 from broker.api.problems import Problem, faults_of
+
+
+class Injectors:
+    """What reads a handler's arguments off a request, in order.
+
+    Made when the first request comes: each builds a model, and most handlers of a process are never asked.
+    """
+
+    def __init__(self, func: Any) -> None:
+        self._func = func
+        self._made: list[AbstractInjector] | None = None
+
+    def __iter__(self) -> Iterator[AbstractInjector]:
+        if self._made is None:
+            self._made = [self._ours(one) for one in PydanticView._parse_func_signature(self._func)]
+        return iter(self._made)
+
+    @staticmethod
+    def _ours(injector: AbstractInjector) -> AbstractInjector:
+        if isinstance(injector, BodyGetter):
+            return StrictBody({injector.arg_name: injector.model}, {})
+        return NamedHeaders(injector) if isinstance(injector, HeadersGetter) else injector
 
 
 class Endpoint(PydanticView):
@@ -82,14 +104,7 @@ class Endpoint(PydanticView):
 
     @staticmethod
     def _parse_func_signature(func: Any) -> Iterable[AbstractInjector]:
-        injectors: list[AbstractInjector] = []
-        for injector in PydanticView._parse_func_signature(func):
-            if isinstance(injector, BodyGetter):
-                injector = StrictBody({injector.arg_name: injector.model}, {})
-            elif isinstance(injector, HeadersGetter):
-                injector = NamedHeaders(injector)
-            injectors.append(injector)
-        return injectors
+        return Injectors(func)
 
 
 class AdminEndpoint(Endpoint):

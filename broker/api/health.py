@@ -3,9 +3,8 @@
 import asyncio
 from collections.abc import Awaitable
 
-from aiohttp_pydantic.oas.typing import r200
-
 from broker import __version__
+from broker.api.answers import Ok
 from broker.api.endpoint import Endpoint, answer
 from broker.api.problems import unavailable
 from broker.api.schemas import Health, Readiness
@@ -19,7 +18,7 @@ OK = "ok"
 class Healthz(Endpoint):
     """Life."""
 
-    async def get(self) -> r200[Health]:
+    async def get(self) -> Ok[Health]:
         """Tell that this process lives.
 
         Tags: health
@@ -30,7 +29,7 @@ class Healthz(Endpoint):
 class Readyz(Endpoint):
     """Readiness."""
 
-    async def get(self) -> r200[Readiness]:
+    async def get(self) -> Ok[Readiness]:
         """Tell whether the broker and the database answer; 503 names the one that does not.
 
         Tags: health

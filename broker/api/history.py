@@ -2,9 +2,9 @@
 
 from typing import Annotated
 
-from aiohttp_pydantic.oas.typing import r200
 from pydantic import AfterValidator, Field
 
+from broker.api.answers import Ok
 from broker.api.auth import require_channel_or_admin
 from broker.api.endpoint import AdminEndpoint, Endpoint, answer
 from broker.api.history_schemas import (
@@ -53,7 +53,7 @@ class TurnsView(AdminEndpoint):
         /,
         limit: Limit = DEFAULT_LIMIT,
         cursor: Cursor | None = None,
-    ) -> r200[TurnList]:
+    ) -> Ok[TurnList]:
         """List the turns of a conversation, newest first: each message with what the bot said to it.
 
         Tags: history
@@ -77,7 +77,7 @@ class ResponsesView(Endpoint):
 
     async def get(
         self, channel_id: ChannelId, user_id: UserId, /, after: After = 0, limit: Limit = DEFAULT_LIMIT
-    ) -> r200[Responses]:
+    ) -> Ok[Responses]:
         """Pull what the bot said to a user, in order, from a messageCounter on.
 
         For a client that has no public address, or that missed some.
@@ -101,7 +101,7 @@ class DeliveriesView(AdminEndpoint):
         webhook_id: Annotated[WebhookId | None, Field(alias="webhookId")] = None,
         limit: Limit = DEFAULT_LIMIT,
         cursor: Cursor | None = None,
-    ) -> r200[DeliveryList]:
+    ) -> Ok[DeliveryList]:
         """List a channel's deliveries, newest first, perhaps only of one status or one webhook.
 
         Tags: deliveries
@@ -116,7 +116,7 @@ class DeliveriesView(AdminEndpoint):
 class DeliveryView(AdminEndpoint):
     """One delivery."""
 
-    async def get(self, delivery_id: DeliveryId, /) -> r200[DeliveryWithAttempts]:
+    async def get(self, delivery_id: DeliveryId, /) -> Ok[DeliveryWithAttempts]:
         """Show a delivery with its attempts.
 
         Tags: deliveries
@@ -137,7 +137,7 @@ class DeadLettersView(AdminEndpoint):
         channel_id: Annotated[ChannelId | None, Field(alias="channelId")] = None,
         limit: Limit = DEFAULT_LIMIT,
         cursor: Cursor | None = None,
-    ) -> r200[DeadLetterList]:
+    ) -> Ok[DeadLetterList]:
         """List what could not be processed, newest first, with the reasons; perhaps of one stage or channel.
 
         Tags: dead letters
@@ -150,7 +150,7 @@ class DeadLettersView(AdminEndpoint):
 class DeadLetterView(AdminEndpoint):
     """One dead letter."""
 
-    async def get(self, letter_id: LetterId, /) -> r200[DeadLetter]:
+    async def get(self, letter_id: LetterId, /) -> Ok[DeadLetter]:
         """Show a dead letter.
 
         Tags: dead letters

@@ -5,10 +5,10 @@ from hashlib import sha256
 from typing import Annotated
 
 from aiohttp import web
-from aiohttp_pydantic.oas.typing import r200
 from pydantic import Field
 from pydantic_core import from_json
 
+from broker.api.answers import Ok, OkText
 from broker.api.auth import known_door, require_channel, same
 from broker.api.endpoint import Endpoint, answer
 from broker.api.limits import Allowance
@@ -57,7 +57,7 @@ class Messages(Endpoint):
         body: MessageRequest,
         *,
         idempotency_key: IdempotencyKey | None = None,
-    ) -> r200[Accepted]:
+    ) -> Ok[Accepted]:
         """Take in a user's message.
 
         Answered once the message is safely on the queue. The bot's answer comes to the channel's webhooks.
@@ -103,7 +103,7 @@ class LegacyMessages(Endpoint):
         """Ask for a channel that exists."""
         await known_door(self.request.app[DOORS], self.request.match_info["channel_id"])
 
-    async def post(self, channel_id: ChannelId, /, body: LegacyMessageRequest) -> r200:
+    async def post(self, channel_id: ChannelId, /, body: LegacyMessageRequest) -> OkText:
         """Take in a user's message in the older form.
 
         The verify token in the body is the proof; the answer is the plain text EVENT_RECEIVED.

@@ -1,18 +1,22 @@
-"""The API's own description: OpenAPI 3.1, made from the views."""
+"""The API's own description: OpenAPI 3.1, made from the views. Imported when it is asked for."""
 
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from aiohttp import web
 from aiohttp_pydantic.oas.pydantic_schema_to_oas import add_or_replace_translater
+from aiohttp_pydantic.oas.typing import r200, r201, r204
 from aiohttp_pydantic.oas.view import generate_oas
+from aiohttp_pydantic.view import is_pydantic_view
 from pydantic.alias_generators import to_camel
 
 from broker import __version__
+from broker.api.answers import Created, NoContent, Ok, OkText
 
 # Pydantic writes JSON Schema 2020-12, which OpenAPI 3.1 takes as it is; the library would bend it to 3.0.
 add_or_replace_translater("3.0.0", lambda schema: None)
 
-DESCRIPTION = web.AppKey("description", dict[str, Any])
+#: Our words for what a handler answers, and the library's.
+ANSWERS = {Ok: r200, OkText: r200, Created: r201, NoContent: r204}
 
 SECURITY = {
     "admin": {"type": "http", "scheme": "bearer", "description": "The admin token."},
@@ -47,6 +51,9 @@ PROBLEM = {
 
 def describe(app: web.Application) -> dict[str, Any]:
     """Describe an application's endpoints; call it when all routes are there."""
+    for route in app.router.routes():
+        if is_pydantic_view(route.handler):
+            _translate_answers(route.handler)
     spec: dict[str, Any] = generate_oas([app], __version__, "Postbote", SECURITY)
     spec["openapi"] = "3.1.0"
     spec["components"].setdefault("schemas", {})["Problem"] = PROBLEM
@@ -57,9 +64,13 @@ def describe(app: web.Application) -> dict[str, Any]:
     return spec
 
 
-async def openapi(request: web.Request) -> web.Response:
-    """Answer with the description."""
-    return web.json_response(request.app[DESCRIPTION])
+def _translate_answers(view: Any) -> None:
+    for method in view.allowed_methods:
+        handler = getattr(view, method.lower())
+        told = handler.__annotations__["return"]
+        if (kind := ANSWERS.get(get_origin(told) or told)) is not None:
+            models = get_args(told)
+            handler.__annotations__["return"] = kind[models[0]] if models else kind
 
 
 def _wire_path(path: str, item: dict[str, Any]) -> str:

@@ -2,9 +2,9 @@
 
 from typing import Annotated
 
-from aiohttp_pydantic.oas.typing import r200
 from pydantic import BeforeValidator, Field
 
+from broker.api.answers import Ok
 from broker.api.endpoint import AdminEndpoint, answer
 from broker.api.forms import Form
 from broker.api.history import DeliveryId, LetterId, Stage
@@ -73,7 +73,7 @@ class DeadLettersRedrive(Form):
 class DeliveryRedriveView(AdminEndpoint):
     """Redrives of a delivery."""
 
-    async def post(self, delivery_id: DeliveryId, /) -> r200[DeliveryWithAttempts]:
+    async def post(self, delivery_id: DeliveryId, /) -> Ok[DeliveryWithAttempts]:
         """Let a dead or expired delivery wait again; it is due now.
 
         It keeps its id and its attempts. Its schedule and its time to live begin anew.
@@ -94,7 +94,7 @@ class DeliveryRedriveView(AdminEndpoint):
 class WebhookRedriveView(AdminEndpoint):
     """Redrives of a webhook."""
 
-    async def post(self, webhook_id: WebhookId, /, body: WebhookRedrive) -> r200[RedrivenDeliveries]:
+    async def post(self, webhook_id: WebhookId, /, body: WebhookRedrive) -> Ok[RedrivenDeliveries]:
         """Let a webhook's dead and expired deliveries wait again, each lane's in order.
 
         At most 10,000 at a time; where nextCursor is not null there are more, and `cursor` gets them. Those of
@@ -116,7 +116,7 @@ class WebhookRedriveView(AdminEndpoint):
 class DeadLetterRedriveView(AdminEndpoint):
     """Redrives of a dead letter."""
 
-    async def post(self, letter_id: LetterId, /) -> r200[DeadLetter]:
+    async def post(self, letter_id: LetterId, /) -> Ok[DeadLetter]:
         """Publish a dead letter again where it came from; `redrivenAt` in the answer is this moment.
 
         What dies once more is a dead letter once more. A message that the bot could not answer is put to the
@@ -137,7 +137,7 @@ class DeadLetterRedriveView(AdminEndpoint):
 class DeadLettersRedriveView(AdminEndpoint):
     """Redrives of dead letters."""
 
-    async def post(self, body: DeadLettersRedrive) -> r200[RedrivenDeadLetters]:
+    async def post(self, body: DeadLettersRedrive) -> Ok[RedrivenDeadLetters]:
         """Publish dead letters again where they came from, oldest first: those that never were.
 
         At most 500 at a time; where nextCursor is not null there are more, and `cursor` gets them. Those that

@@ -14,7 +14,10 @@ from broker.registry.records import JsonObject
 class Shape(BaseModel):
     """A JSON object of the API."""
 
-    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, validate_by_alias=True)
+    # Built at the first use, since there are many, and most processes show none of them.
+    model_config = ConfigDict(
+        alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, defer_build=True
+    )
 
 
 class Accepted(Shape):

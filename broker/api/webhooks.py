@@ -4,9 +4,9 @@ from datetime import timedelta
 from typing import Annotated, Any
 
 from aiohttp import web
-from aiohttp_pydantic.oas.typing import r200, r201, r204
 from pydantic import Field
 
+from broker.api.answers import Created, NoContent, Ok
 from broker.api.endpoint import AdminEndpoint, answer
 from broker.api.forms import ALL_RESPONSES, WebhookCreation, WebhookPatch, renamed
 from broker.api.pages import DEFAULT_LIMIT, Cursor, Limit, answer_page
@@ -36,7 +36,7 @@ class ChannelWebhooksView(AdminEndpoint):
 
     async def get(
         self, channel_id: ChannelId, /, limit: Limit = DEFAULT_LIMIT, cursor: Cursor | None = None
-    ) -> r200[WebhookList]:
+    ) -> Ok[WebhookList]:
         """List a channel's webhooks, newest first.
 
         Tags: webhooks
@@ -48,7 +48,7 @@ class ChannelWebhooksView(AdminEndpoint):
             WebhookList, cursor, self.parts.webhooks.page(channel_id, cursor, limit), Webhook.of
         )
 
-    async def post(self, channel_id: ChannelId, /, body: WebhookCreation) -> r201[CreatedWebhook]:
+    async def post(self, channel_id: ChannelId, /, body: WebhookCreation) -> Created[CreatedWebhook]:
         """Register a webhook.
 
         The secret, which signs deliveries as Standard Webhooks has it, is shown in this answer only.
@@ -81,7 +81,7 @@ class ChannelWebhooksView(AdminEndpoint):
 class WebhookView(AdminEndpoint):
     """One webhook."""
 
-    async def get(self, webhook_id: WebhookId, /) -> r200[Webhook]:
+    async def get(self, webhook_id: WebhookId, /) -> Ok[Webhook]:
         """Show a webhook, without its secret.
 
         Tags: webhooks
@@ -92,7 +92,7 @@ class WebhookView(AdminEndpoint):
             raise not_found("webhook")
         return answer(Webhook.of(webhook))
 
-    async def patch(self, webhook_id: WebhookId, /, body: WebhookPatch) -> r200[Webhook]:
+    async def patch(self, webhook_id: WebhookId, /, body: WebhookPatch) -> Ok[Webhook]:
         """Change a webhook; what is absent stays, null brings back the default.
 
         Enabling clears disabledReason and failingSince. What waits is due at once then, and after a change of
@@ -109,7 +109,7 @@ class WebhookView(AdminEndpoint):
         self.request.app[NEWS].changed(webhook.channel_id)
         return answer(Webhook.of(webhook))
 
-    async def delete(self, webhook_id: WebhookId, /) -> r204:
+    async def delete(self, webhook_id: WebhookId, /) -> NoContent:
         """Delete a webhook; what waits for it is given up.
 
         Tags: webhooks
@@ -127,7 +127,7 @@ class WebhookView(AdminEndpoint):
 class WebhookTestView(AdminEndpoint):
     """Tests of a webhook."""
 
-    async def post(self, webhook_id: WebhookId, /) -> r200[PingOutcome]:
+    async def post(self, webhook_id: WebhookId, /) -> Ok[PingOutcome]:
         """Send a signed test event to a webhook now, and tell what came of it.
 
         The event is a message object of type "event", which receivers do not show to users. A disabled
@@ -159,7 +159,7 @@ class WebhookTestView(AdminEndpoint):
 class WebhookSecretView(AdminEndpoint):
     """The secret of a webhook."""
 
-    async def post(self, webhook_id: WebhookId, /) -> r200[RotatedSecret]:
+    async def post(self, webhook_id: WebhookId, /) -> Ok[RotatedSecret]:
         """Give a webhook a new secret; the old one signs too for 24 hours.
 
         Tags: webhooks

@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from sqlalchemy import Table, text
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -81,12 +80,7 @@ class Database:
     async def check_schema(self) -> None:
         """Return where the database has this version's schema; raises SchemaMismatch otherwise."""
         async with self.read() as connection:
-            try:
-                found = (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar()
-            except DBAPIError as error:
-                if is_outage(error):
-                    raise
-                found = None
+            found = await schema_of(connection)
         if found is not None and found > HEAD:
             raise SchemaMismatch(
                 f"The database has the schema {found}, of a newer Postbote; this version needs {HEAD}: "
@@ -103,6 +97,24 @@ class Database:
         await self.engine.dispose()
 
 
+async def schema_of(connection: AsyncConnection) -> str | None:
+    """Read which schema a database has; None where it has none. An outage is raised as SQLAlchemy tells it."""
+    try:
+        found = (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar()
+    except DBAPIError as error:
+        if is_outage(error):
+            raise
+        return None
+    return None if found is None else str(found)
+
+
 def insert_into(dialect: str, table: Table) -> Any:
     """Return a dialect's own insert, which knows on_conflict_do_nothing and on_conflict_do_update."""
-    return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
+    # Each comes with all of its dialect's types, of which a process needs one.
+    if dialect == "sqlite":
+        from sqlalchemy.dialects import sqlite
+
+        return sqlite.insert(table)
+    from sqlalchemy.dialects import postgresql
+
+    return postgresql.insert(table)

@@ -9,8 +9,10 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from broker.registry.database import schema_of
 from broker.registry.engine import STATEMENT_S, make_engine
 from broker.registry.outages import is_outage, outages_told
+from broker.registry.schema import HEAD
 
 #: Any number will do, as long as two migrations of one database use the same.
 LOCK = 7_095_071
@@ -27,6 +29,10 @@ async def migrate(url: str) -> None:
             async with engine.connect() as connection:
                 if engine.dialect.name == "sqlite":
                     await _write_ahead(connection)
+                if await schema_of(connection) == HEAD:
+                    # Nothing to do, and no need to load Alembic to find that out.
+                    return
+                await connection.rollback()
                 await connection.run_sync(_upgrade)
                 await connection.commit()
     finally:

@@ -1,6 +1,5 @@
 """Outages: which errors of a database mean that trying again later is right, and which are mistakes."""
 
-import sqlite3
 from types import TracebackType
 
 from sqlalchemy.exc import DBAPIError, InterfaceError
@@ -12,18 +11,6 @@ from broker.errors import RegistryUnavailable
 #: operator's intervention (shutting down, starting up, cancelled), a deadlock or serialization failure, a
 #: refused login, an unknown database. An operator mends the last two, and no message is given up for them.
 _LATER = ("08", "53", "57", "40", "28", "3D")
-#: SQLite's, without their extended part: a lock, memory, the disk, the file. ERROR is a mistake in SQL.
-_SQLITE_LATER = frozenset({
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_NOMEM,
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_INTERRUPT,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_PROTOCOL,
-})  # fmt: skip
 
 
 class outages_told:  # noqa: N801 - read as part of a with statement
@@ -55,7 +42,11 @@ def is_outage(error: BaseException) -> bool:
     if isinstance(state, str):
         return state.startswith(_LATER)
     code = getattr(raised, "sqlite_errorcode", None)
-    return isinstance(code, int) and code & 0xFF in _SQLITE_LATER
+    if isinstance(code, int):
+        from broker.registry.sqlite import LATER
+
+        return code & 0xFF in LATER
+    return False
 
 
 def _reason(error: BaseException) -> str:

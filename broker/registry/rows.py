@@ -5,17 +5,26 @@ of parameters. PostgreSQL takes an array for each column (unnest), SQLite one JS
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from pydantic_core import to_json
-from sqlalchemy import Column, ColumnElement, Select, Text, any_, bindparam, func, select, true
-from sqlalchemy.dialects import sqlite
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import (
+    ARRAY,
+    Column,
+    ColumnElement,
+    Dialect,
+    Select,
+    Text,
+    any_,
+    bindparam,
+    func,
+    select,
+    true,
+)
 from sqlalchemy.types import TypeEngine
 
 from broker.registry.tables import Words, clean
-
-_SQLITE = sqlite.dialect()
 
 
 class Rows:
@@ -76,5 +85,13 @@ def _array(kind: TypeEngine[Any]) -> ARRAY[Any]:
 
 def _sqlite_writer(kind: TypeEngine[Any]) -> Any:
     # The value as SQLite keeps it: a moment as text, JSON as text, a truth as 0 or 1.
-    write = kind.dialect_impl(_SQLITE).bind_processor(_SQLITE)
+    dialect = _sqlite_dialect()
+    write = kind.dialect_impl(dialect).bind_processor(dialect)
     return write if write is not None else lambda value: value
+
+
+@cache
+def _sqlite_dialect() -> Dialect:
+    from sqlalchemy.dialects import sqlite
+
+    return sqlite.dialect()

@@ -6,11 +6,28 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import aiosqlite
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from broker.errors import RegistryError
 
 T = TypeVar("T")
 
 #: Rows that an iteration would take at a time, were there one: all rows are fetched together.
 _CHUNK = 64
+
+#: Errors that mean "later", without their extended part: a lock, memory, the disk, the file. ERROR is one of SQL.
+LATER = frozenset({
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_INTERRUPT,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PROTOCOL,
+})  # fmt: skip
 
 _PRAGMAS = (
     # What was accepted has to survive a loss of power, and in WAL mode, which the migration sets for good,
@@ -18,6 +35,22 @@ _PRAGMAS = (
     "PRAGMA synchronous=FULL",
     "PRAGMA foreign_keys=ON",
 )
+
+
+def make_engine(url: URL, *, statement_s: float, pool: int) -> AsyncEngine:
+    """Make an engine of `pool` connections; a statement waits up to `statement_s` seconds for another's lock.
+
+    Raises RegistryError where the URL names no file.
+    """
+    if not url.database:
+        raise RegistryError("The database's URL names no file: write sqlite:/// and its path.")
+    path = Path(url.database)
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    async def opened() -> "Connection":
+        return await connect(path, statement_s)
+
+    return create_async_engine(url.set(drivername="sqlite+aiosqlite"), async_creator=opened, pool_size=pool)
 
 
 async def connect(path: Path, busy_s: float) -> "Connection":

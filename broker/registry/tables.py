@@ -220,25 +220,7 @@ deliveries = Table(
     Column("attempts_before", Integer, nullable=False, server_default="0"),
     Column("redriven_at", Utc),
     Index(None, "channel_id", "created_at", "id"),
-    # Those that someone may look for among millions that were delivered, which cost nothing here.
-    Index(
-        "ix_deliveries_unfinished",
-        "channel_id",
-        "status",
-        "created_at",
-        "id",
-        postgresql_where=text("status <> 'delivered'"),
-        sqlite_where=text("status <> 'delivered'"),
-    ),
-    # The head of a lane in one look, whatever the length of the log.
-    Index(
-        "ix_deliveries_pending",
-        "webhook_id",
-        "conversation_key",
-        "message_counter",
-        postgresql_where=text("status = 'pending'"),
-        sqlite_where=text("status = 'pending'"),
-    ),
+    # Two more indexes, on a part of the rows: broker/registry/partial_indexes.py.
 )
 
 attempts = Table(

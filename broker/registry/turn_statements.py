@@ -6,7 +6,6 @@ They are made once: what they are given varies, and their text does not.
 from typing import Any
 
 from sqlalchemy import Column, Integer, delete, select, update
-from sqlalchemy.dialects import postgresql
 
 from broker.registry.database import insert_into
 from broker.registry.rows import Rows, one_of
@@ -93,7 +92,7 @@ class TurnStatements:
             given.c.conversation_key, given.c.channel_id, given.c.user_id, *now_known.values()
         ).where(given.c.number == 1)
         opened = (
-            postgresql.insert(conversations)
+            insert_into("postgresql", conversations)
             .from_select(["key", "channel_id", "user_id", *now_known], first)
             .on_conflict_do_nothing()
             .returning(conversations.c.key)
@@ -102,7 +101,7 @@ class TurnStatements:
         moved = select(advanced.c.key).union_all(select(opened.c.key))
         names = [column.name for column in turns.c]
         return (
-            postgresql.insert(turns)
+            insert_into("postgresql", turns)
             .from_select(
                 names, select(*(given.c[name] for name in names)).where(given.c.conversation_key.in_(moved))
             )

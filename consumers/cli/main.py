@@ -1,5 +1,7 @@
 """`postbote`: the command line."""
 
+import gc
+
 import typer
 
 from broker import __version__
@@ -7,6 +9,10 @@ from consumers.cli import channels, dead_letters, deliveries, webhooks
 from consumers.cli.listen import listen
 from consumers.cli.output import fail
 from consumers.cli.send import send
+
+#: New objects at which the garbage collector looks for cycles among them, and after how many such looks at the
+#: older ones, and at all. A look at 10,000 takes 6 ms, in which nothing else is done.
+GARBAGE = (10_000, 5, 400)
 
 PROCESSES, TALK, ADMIN = "Processes", "Talk to it", "Administration"
 
@@ -90,6 +96,10 @@ def main() -> None:
     """Enter from the command line."""
     from broker.errors import PostboteError
 
+    # What is imported stays, and what a message makes is freed by its reference counts; cycles are rare. With the
+    # usual thresholds the collector looks at it all the same, again and again: a tenth of the time of importing,
+    # and a fifth of a delivery's cost.
+    gc.set_threshold(*GARBAGE)
     try:
         app()
     except PostboteError as error:

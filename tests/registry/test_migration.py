@@ -15,8 +15,8 @@ from broker.errors import SchemaMismatch
 from broker.registry import migration
 from broker.registry.database import Database
 from broker.registry.migration import migrate
+from broker.registry.partial_indexes import metadata
 from broker.registry.schema import HEAD
-from broker.registry.tables import metadata
 
 
 def differences(connection: Connection) -> list[object]:

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from broker.registry.tables import metadata
+from broker.registry.partial_indexes import metadata
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
 context.run_migrations()

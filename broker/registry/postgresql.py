@@ -1,0 +1,49 @@
+"""Connections to PostgreSQL: how they are made, what plans they may use, and when they are found to be dead."""
+
+from typing import Any
+
+import asyncpg
+from sqlalchemy import event
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+#: Tables grow from nothing to millions of rows within minutes, and a connection keeps the plan that it made when
+#: they were empty: one that reads all of a table, or of an index, for the sake of a few rows. All that is asked is
+#: looked up by keys, for which there are indexes. Compiling a plan takes longer than any of them; and making one anew
+#: for each execution, as the server likes to for arrays, takes a third of what a statement does.
+_PLANS = (
+    "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off; "
+    "SET plan_cache_mode = force_generic_plan"
+)
+#: What libpq takes in a URL and asyncpg would hand to the server, which refuses it.
+_FOR_LIBPQ_ONLY = ("connect_timeout", "channel_binding", "gssencmode")
+
+
+def make_engine(url: URL, *, connect_s: float, statement_s: float, pool: int) -> AsyncEngine:
+    """Make an engine of at most `pool` connections; the times to connect and for a statement are in seconds."""
+    # asyncpg reads the URL, so that sslmode, sslrootcert and several hosts mean what they do elsewhere.
+    address = url.set(drivername="postgresql").difference_update_query(_FOR_LIBPQ_ONLY)
+    dsn = address.render_as_string(hide_password=False)
+
+    async def connect() -> asyncpg.Connection:
+        connection = await asyncpg.connect(dsn, timeout=connect_s, command_timeout=statement_s)
+        try:
+            await connection.execute(_PLANS)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+    engine = create_async_engine(
+        "postgresql+asyncpg://", async_creator=connect, pool_size=pool, max_overflow=0, pool_timeout=connect_s
+    )
+    event.listen(engine.sync_engine, "checkout", _refuse_closed)
+    return engine
+
+
+def _refuse_closed(connection: Any, _record: Any, _fairy: Any) -> None:
+    # After a restart of the server every pooled connection is closed, and known to be: the pool makes a new
+    # one. A ping would find little more than that, and cost round trips at each use.
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError("the server closed this connection")

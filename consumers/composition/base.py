@@ -1,0 +1,87 @@
+"""What every process is made of: settings, the broker, the database, and how queues are served."""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from broker.port import Broker, Subscription
+from broker.registry.database import Database
+from broker.registry.suspects import Suspects
+from broker.settings import Settings
+from broker.topology import Topology
+from consumers.heartbeats import Alone, Heartbeats
+from consumers.outage import outlast
+from consumers.serving import Session, Stop, serve
+from consumers.trials import Trials
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What every process has: settings, the broker, the database, and when to stop."""
+
+    settings: Settings
+    broker: Broker
+    database: Database
+    stop: Stop
+    trials: Trials
+
+    async def serve(self, queue: str, open_session: Callable[[Subscription], Session], stop: Stop) -> None:
+        """Serve one queue until told to stop."""
+        await serve(self.broker, queue, self.settings.prefetch, open_session, stop, self.trials)
+
+    def roster(
+        self, kind: str, on_channel: Callable[[str], None] = lambda channel: None
+    ) -> Heartbeats | Alone:
+        """Make what knows the other workers of a kind; with the embedded broker there are none."""
+        return Alone() if self.settings.embedded else Heartbeats(self.broker, kind, on_channel)
+
+
+@asynccontextmanager
+async def open_base(settings: Settings, stop: Stop) -> AsyncIterator[Base]:
+    """Open the database and the broker; raises SchemaMismatch or TopologyMismatch before anything is served.
+
+    Where stopping begins before they are open, ends at once.
+    """
+    async with AsyncExitStack() as stack:
+        opening = asyncio.current_task()
+        assert opening is not None
+
+        async def give_up() -> None:
+            await stop.wait()
+            opening.cancel()
+
+        waiting = asyncio.create_task(give_up())
+        try:
+            base = await _opened(settings, stop, stack)
+        finally:
+            waiting.cancel()
+        yield base
+
+
+async def _opened(settings: Settings, stop: Stop, stack: AsyncExitStack) -> Base:
+    database = Database(settings.database)
+    stack.push_async_callback(database.close)
+    await outlast(database.check_schema, "start.database")
+    broker = make_broker(settings)
+    stack.push_async_callback(broker.close)
+    await broker.start()
+    return Base(settings, broker, database, stop, Trials(Suspects(database)))
+
+
+def make_broker(settings: Settings) -> Broker:
+    """Make the adapter that the settings ask for. Imported here, so that nobody waits for the one not used."""
+    topology = Topology(settings.partitions)
+    if settings.amqp_url is None:
+        from broker.embedded.broker import EmbeddedBroker
+
+        return EmbeddedBroker(settings.data_dir / "queues.db", topology)
+    from broker.rabbitmq.broker import RabbitBroker
+
+    return RabbitBroker(settings.amqp_url.get_secret_value(), topology, settings.publish_timeout_s)
+
+
+def spare_the_collector() -> None:
+    """Keep what has been imported and put together out of the garbage collector's sight; call it when all is."""
+    gc.freeze()
