@@ -22,8 +22,6 @@ ACK, NACK = b"\x00\x3c\x00\x50", b"\x00\x3c\x00\x78"
 #: A tag and the octet behind it: of a delivery, whether it was redelivered; of a confirm, whether it is for several.
 TAG = Struct(">QB")
 
-_ACKNOWLEDGEMENT = Struct(">BHI4sQ?B")
-_ACK_SIZE = 4 + TAG.size
 _SIZE_AND_FLAGS = Struct(">QH")
 _LENGTH = Struct(">I")
 #: The properties before the message id, by their flag (section 4.2.6.1), in order: short texts, the table, an octet.
@@ -103,11 +101,6 @@ def publication(
         part = body[at : at + largest]
         parts += (HEAD.pack(BODY, channel, len(part)), part, _END)
     return b"".join(parts)
-
-
-def acknowledgement(channel: int, tag: int, *, multiple: bool) -> bytes:
-    """Write the acknowledgement of one delivery, or of all up to it that are open on its AMQP channel."""
-    return _ACKNOWLEDGEMENT.pack(METHOD, channel, _ACK_SIZE, ACK, tag, multiple, FRAME_END)
 
 
 def _short(text: str) -> bytes:

@@ -10,10 +10,8 @@ from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 
 from broker.errors import SubscriptionLost
 from broker.port import Envelope
-from broker.rabbitmq.frames import acknowledgement
 from broker.rabbitmq.link import CLOSE_TIMEOUT_S, TROUBLE, describe
-from broker.rabbitmq.sieve import Deliveries
-from broker.rabbitmq.transport import Line
+from broker.rabbitmq.sieve import Deliveries, Sieve
 
 log = structlog.get_logger()
 
@@ -32,9 +30,9 @@ class RabbitSubscription:
     slow message does not use up the prefetch of the others.
     """
 
-    def __init__(self, channel: AbstractChannel, line: Line, queue: str, prefetch: int) -> None:
+    def __init__(self, channel: AbstractChannel, sieve: Sieve, queue: str, prefetch: int) -> None:
         self._channel = channel
-        self._line = line
+        self._sieve = sieve
         self._deliveries = Deliveries(self._arrive)
         self._queue = queue
         self._most_lingering = prefetch // LINGERING_PART
@@ -47,19 +45,22 @@ class RabbitSubscription:
         self._linger: asyncio.TimerHandle | None = None
         self._lost: str | None = None
         self._wake = asyncio.Event()
+        self._due = asyncio.Event()
+        self._flushing = asyncio.Lock()
+        self._flusher = asyncio.create_task(self._flush_when_due(), name=f"acks-{queue}")
         self._watchdog = asyncio.create_task(self._watch(), name=f"watch-{queue}")
         channel.closing.add_done_callback(self._on_closed)
         channel.on_consumer_cancel_callbacks.add(self._on_cancelled)
 
     @classmethod
     async def open(
-        cls, connection: AbstractConnection, line: Line, queue: str, prefetch: int
+        cls, connection: AbstractConnection, sieve: Sieve, queue: str, prefetch: int
     ) -> "RabbitSubscription":
         """Begin to consume. Raises what the client library raises where the broker refuses."""
         channel = await connection.channel(publisher_confirms=False)
-        subscription = cls(channel, line, queue, prefetch)
+        subscription = cls(channel, sieve, queue, prefetch)
         try:
-            line.sieve.pass_to(channel.number, subscription._deliveries)
+            sieve.pass_to(channel.number, subscription._deliveries)
             await channel.basic_qos(prefetch_count=prefetch)
             await channel.basic_consume(queue, subscription._on_stray)
         except BaseException:
@@ -85,50 +86,58 @@ class RabbitSubscription:
             del self._open[envelope.tag]
             self._settled.append(envelope.tag)
             if len(self._settled) >= self._most_lingering:
-                self._flush()
+                self._due.set()
             elif self._linger is None:
-                self._linger = asyncio.get_running_loop().call_later(LINGER_S, self._flush)
+                self._linger = asyncio.get_running_loop().call_later(LINGER_S, self._due.set)
 
     async def flush(self) -> None:
-        """Write the acknowledgements so far to the connection."""
+        """Wait until the acknowledgements so far are written to the connection."""
         self._late.update(self._settled)
-        self._flush()
+        await self._flush()
 
-    def _flush(self) -> None:
-        settled, self._settled = self._settled, []
-        late, self._late = self._late, set()
-        if self._linger is not None:
-            self._linger.cancel()
-            self._linger = None
-        if not settled or self._lost is not None or self._channel.is_closed:
-            return
-        oldest_open = next(iter(self._open), None)
-        in_a_row = 0
-        frames = []
-        for tag in settled:
-            if oldest_open is None or tag < oldest_open:
-                in_a_row = max(in_a_row, tag)
-            elif tag in late:
-                frames.append(acknowledgement(self._channel.number, tag, multiple=False))
-            else:
-                self._settled.append(tag)
-        if in_a_row:
-            # The highest that is still outstanding: naming one already settled is an error to the broker.
-            frames.append(acknowledgement(self._channel.number, in_a_row, multiple=True))
-        if self._settled:
-            self._late.update(self._settled)
-            self._linger = asyncio.get_running_loop().call_later(LINGER_S, self._flush)
-        if frames:
-            # Past the library, whose own way takes a task and a lock; the prefetch bounds what piles up.
-            self._line.write(b"".join(frames))
+    async def _flush(self) -> None:
+        async with self._flushing:
+            settled, self._settled = self._settled, []
+            late, self._late = self._late, set()
+            if self._linger is not None:
+                self._linger.cancel()
+                self._linger = None
+            if not settled or self._lost is not None:
+                return
+            oldest_open = next(iter(self._open), None)
+            in_a_row = [tag for tag in settled if oldest_open is None or tag < oldest_open]
+            beyond = [tag for tag in settled if oldest_open is not None and tag > oldest_open]
+            frames = [(tag, False) for tag in beyond if tag in late]
+            self._settled = [tag for tag in beyond if tag not in late]
+            if self._settled:
+                self._late.update(self._settled)
+                self._linger = asyncio.get_running_loop().call_later(LINGER_S, self._due.set)
+            if not frames and not in_a_row:
+                return
+            if in_a_row:
+                # The highest that is still outstanding: naming one already settled is an error to the broker.
+                frames.append((max(in_a_row), True))
+            try:
+                for tag, multiple in frames[:-1]:
+                    await self._channel.basic_ack(tag, multiple=multiple, wait=False)
+                tag, multiple = frames[-1]
+                await self._channel.basic_ack(tag, multiple=multiple)
+            except TROUBLE as error:
+                self._lose(describe(error))
+            except asyncio.CancelledError:
+                # The library's word for a connection that closed meanwhile, unless somebody stops us.
+                if (task := asyncio.current_task()) is not None and task.cancelling():
+                    raise
+                self._lose("the connection was closed")
 
     async def close(self) -> None:
         """Flush, then close the AMQP channel: what is unacknowledged goes back in order.
 
         Not basic.cancel, after which the next subscriber would be served later messages first.
         """
+        self._flusher.cancel()
         self._watchdog.cancel()
-        await asyncio.wait({self._watchdog})
+        await asyncio.wait({self._flusher, self._watchdog})
         farewell = asyncio.ensure_future(self._say_goodbye())
         farewell.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
@@ -140,7 +149,13 @@ class RabbitSubscription:
     async def _say_goodbye(self) -> None:
         await self.flush()
         await self._channel.close()
-        self._line.sieve.leave(self._channel.number, self._deliveries)
+        self._sieve.leave(self._channel.number, self._deliveries)
+
+    async def _flush_when_due(self) -> None:
+        while True:
+            await self._due.wait()
+            self._due.clear()
+            await self._flush()
 
     async def _watch(self) -> None:
         # A broker may drop a consumer without a word, at a change of the queue's leader for example: the AMQP

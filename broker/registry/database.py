@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.errors import SchemaMismatch
-from broker.registry.engine import make_engine
+from broker.registry.engine import make_direct, make_engine
 from broker.registry.outages import is_outage, outages_told
 from broker.registry.schema import HEAD
 
@@ -20,6 +20,8 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.engine = make_engine(url)
+        #: For what every message asks; None where the dialect has no such way.
+        self.direct = make_direct(url)
         self.dialect = self.engine.dialect.name
         # A read is one statement, or several that need no common moment: no transaction then.
         self._reads = (
@@ -94,6 +96,8 @@ class Database:
 
     async def close(self) -> None:
         """Close all connections."""
+        if self.direct is not None:
+            await self.direct.close()
         await self.engine.dispose()
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import BindParameter, Row, and_, case, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -14,6 +14,9 @@ from broker.registry.records import Attempt, Delivery, DeliveryStatus, Page
 from broker.registry.rows import Rows
 from broker.registry.tables import attempts, deliveries
 
+if TYPE_CHECKING:
+    from broker.registry.direct import Statement
+
 
 class Deliveries:
     """Reads and writes the log of deliveries."""
@@ -23,6 +26,11 @@ class Deliveries:
 
     async def log(self, settled: Sequence[Delivery]) -> None:
         """Write what became of deliveries, in one transaction; one that is settled already keeps its row."""
+        direct = self._db.direct
+        if direct is not None and all(_at_once(record) for record in settled):
+            statements = _statements(self._db.dialect)
+            await direct.run(statements.directly(), statements.rows.given(map(_row, _unique(settled))))
+            return
         async with self._db.write() as connection:
             await write(self._db, connection, settled)
 
@@ -76,12 +84,7 @@ async def write(db: Database, connection: AsyncConnection, records: Sequence[Del
     A row that is pending takes what became of it, or more attempts; one that is settled keeps its own, so
     that a repeat changes nothing.
     """
-    unique: dict[str, Delivery] = {}
-    for record in records:
-        if record.id not in unique or unique[record.id].status == "pending":
-            unique[record.id] = record
-    # In order of their ids, so that two workers that write the same deliveries never wait for each other.
-    ordered = [unique[key] for key in sorted(unique)]
+    ordered = _unique(records)
     statements = _statements(db.dialect)
     if ordered:
         await connection.execute(statements.upsert, statements.rows.given(map(_row, ordered)))
@@ -120,6 +123,13 @@ class _Statements:
             .on_conflict_do_nothing()
         )
 
+    @cache  # noqa: B019 - there is one for a dialect, kept for ever
+    def directly(self) -> "Statement":
+        """Return the upsert for the way past SQLAlchemy."""
+        from broker.registry.direct import Statement
+
+        return Statement(self.upsert)
+
 
 @cache
 def _statements(dialect: str) -> _Statements:
@@ -152,6 +162,20 @@ def written_out(status: DeliveryStatus) -> BindParameter[str]:
     """Write a status into a statement's text, so that its plan can lean on the partial indexes."""
     # A plan is made before parameters are known, and then cannot lean on their values.
     return literal(status, deliveries.c.status.type, literal_execute=True)
+
+
+def _unique(records: Sequence[Delivery]) -> list[Delivery]:
+    """Return one record for each delivery, in order of their ids: so two workers never wait for each other."""
+    unique: dict[str, Delivery] = {}
+    for record in records:
+        if record.id not in unique or unique[record.id].status == "pending":
+            unique[record.id] = record
+    return [unique[key] for key in sorted(unique)]
+
+
+def _at_once(record: Delivery) -> bool:
+    """Tell whether a delivery is its row and nothing more: its only attempt succeeded."""
+    return record.status == "delivered" and len(record.attempts) == 1
 
 
 def _succeeded(record: Delivery, attempt: Attempt) -> bool:

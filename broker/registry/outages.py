@@ -38,6 +38,9 @@ def is_outage(error: BaseException) -> bool:
             return True
     # SQLAlchemy wraps what statements raise, and leaves as it is what connecting raises.
     raised = error.orig if isinstance(error, DBAPIError) else error
+    if type(raised).__name__ == "InterfaceError" and "closed" in str(raised):
+        # The driver's own word, where SQLAlchemy is not in between.
+        return True
     state = getattr(raised, "sqlstate", None)
     if isinstance(state, str):
         return state.startswith(_LATER)

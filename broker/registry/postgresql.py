@@ -8,6 +8,8 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from broker.registry.direct import Direct
+
 #: Tables grow from nothing to millions of rows within minutes, and a connection keeps the plan that it made when
 #: they were empty: one that reads all of a table, or of an index, for the sake of a few rows. All that is asked is
 #: looked up by keys, for which there are indexes. Compiling a plan takes longer than any of them; and making one anew
@@ -22,9 +24,7 @@ _FOR_LIBPQ_ONLY = ("connect_timeout", "channel_binding", "gssencmode")
 
 def make_engine(url: URL, *, connect_s: float, statement_s: float, pool: int) -> AsyncEngine:
     """Make an engine of at most `pool` connections; the times to connect and for a statement are in seconds."""
-    # asyncpg reads the URL, so that sslmode, sslrootcert and several hosts mean what they do elsewhere.
-    address = url.set(drivername="postgresql").difference_update_query(_FOR_LIBPQ_ONLY)
-    dsn = address.render_as_string(hide_password=False)
+    dsn = _dsn(url)
 
     async def connect() -> asyncpg.Connection:
         connection = await asyncpg.connect(dsn, timeout=connect_s, command_timeout=statement_s)
@@ -40,6 +40,17 @@ def make_engine(url: URL, *, connect_s: float, statement_s: float, pool: int) ->
     )
     event.listen(engine.sync_engine, "checkout", _refuse_closed)
     return engine
+
+
+def make_direct(url: URL, *, connect_s: float, statement_s: float, pool: int) -> Direct:
+    """Make the way past SQLAlchemy, of at most `pool` connections; times as for `make_engine`."""
+    return Direct(_dsn(url), setup=_PLANS, connect_s=connect_s, statement_s=statement_s, most=pool)
+
+
+def _dsn(url: URL) -> str:
+    # asyncpg reads the URL, so that sslmode, sslrootcert and several hosts mean what they do elsewhere.
+    address = url.set(drivername="postgresql").difference_update_query(_FOR_LIBPQ_ONLY)
+    return address.render_as_string(hide_password=False)
 
 
 def _refuse_closed(connection: Any, _record: Any, _fairy: Any) -> None:

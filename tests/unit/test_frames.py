@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pamqp import body, commands, header
 
-from broker.rabbitmq.frames import acknowledgement, publication, read_properties
+from broker.rabbitmq.frames import publication, read_properties
 
 names = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=60)
 headers = st.dictionaries(
@@ -80,10 +80,3 @@ def test_a_name_that_is_too_long_is_refused_before_anything_is_written(field: st
     given_names = {"exchange": "e", "routing_key": "k", "message_id": "m", field: "ü" * 128}
     with pytest.raises(ValueError, match="255"):
         publication(channel=1, headers={}, body=b"", largest=100, **given_names)
-
-
-@given(st.integers(1, 65535), st.integers(1, 2**64 - 1), st.booleans())
-def test_the_library_reads_which_deliveries_are_acknowledged(channel: int, tag: int, multiple: bool) -> None:
-    ((on, method),) = unmarshalled(acknowledgement(channel, tag, multiple=multiple))
-    assert isinstance(method, commands.Basic.Ack)
-    assert (on, method.delivery_tag, method.multiple) == (channel, tag, multiple)
