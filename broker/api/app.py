@@ -7,7 +7,6 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from broker import __version__
 from broker.api.bodies import LARGEST_BODY
 from broker.api.channels import ChannelsView, ChannelView
 from broker.api.doors import Doors
@@ -24,8 +23,9 @@ from broker.api.limits import RateLimit
 from broker.api.messages import LegacyMessages, Messages, show_rate
 from broker.api.openapi import DESCRIPTION, describe, openapi
 from broker.api.parts import DOORS, NEWS, PARTS, RATE_LIMIT, Parts, Ping
-from broker.api.patience import LEFT_BEHIND
+from broker.api.patience import LEFT_BEHIND, PATIENCE_S, WATCH, Watch
 from broker.api.problems import problems
+from broker.api.receipt import ALWAYS, SERVER
 from broker.api.redrive import (
     DeadLetterRedriveView,
     DeadLettersRedriveView,
@@ -87,6 +87,7 @@ def make_app(parts: Parts) -> web.Application:
     app[PARTS] = parts
     app[DOORS] = Doors(parts.channels)
     app[LEFT_BEHIND] = set()
+    app[WATCH] = Watch(PATIENCE_S)
     app[NEWS] = ChannelNews(parts.broker)
     app[RATE_LIMIT] = RateLimit(parts.settings.rate_limit)
     app.add_routes(ROUTES)
@@ -100,9 +101,10 @@ def make_app(parts: Parts) -> web.Application:
 
 async def sign_off(request: web.Request, response: web.StreamResponse) -> None:
     """Write the headers that every answer has."""
-    response.headers["Server"] = f"Postbote/{__version__}"
-    response.headers.setdefault("Cache-Control", "no-store")
-    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    headers = response.headers
+    headers["Server"] = SERVER
+    for name, value in ALWAYS.items():
+        headers.setdefault(name, value)
 
 
 async def _close_doors(app: web.Application) -> AsyncIterator[None]:

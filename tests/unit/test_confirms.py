@@ -40,7 +40,7 @@ def test_each_publish_ends_once_and_as_the_broker_said(data: st.DataObject) -> N
 
         confirms = Confirms(count)
         number = data.draw(st.integers(0, 12))
-        futures = [confirms.add(f"m{index}") for index in range(1, number + 1)]
+        futures = [confirms.add(f"m{index}").future for index in range(1, number + 1)]
         expected: list[str | None] = [None] * number
         open_ones = list(range(1, number + 1))
         while open_ones:
@@ -81,7 +81,7 @@ async def test_what_is_none_of_its_frames_goes_to_the_library() -> None:
 async def test_giving_up_ends_all_with_the_reason_also_one_whose_caller_went_away() -> None:
     settled: list[None] = []
     confirms = Confirms(lambda: settled.append(None))
-    waiting, left = confirms.add("a"), confirms.add("b")
+    waiting, left = confirms.add("a").future, confirms.add("b").future
     left.cancel()
     confirms.give_up("the connection was closed")
     assert await waiting == "the connection was closed"
@@ -96,4 +96,4 @@ async def test_the_same_id_is_found_while_it_is_on_its_way() -> None:
     assert confirms.twin("a") is None
     again = confirms.add("a")
     feed(confirms, commands.Basic.Ack(2, True))
-    assert await again is None
+    assert await again.future is None
