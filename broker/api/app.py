@@ -9,6 +9,7 @@ from aiohttp import web
 
 from broker.api.bodies import LARGEST_BODY
 from broker.api.channels import ChannelsView, ChannelView
+from broker.api.counter import COUNTER, Counter
 from broker.api.doors import Doors
 from broker.api.health import Healthz, Readyz
 from broker.api.history import (
@@ -19,11 +20,11 @@ from broker.api.history import (
     ResponsesView,
     TurnsView,
 )
-from broker.api.limits import RateLimit
-from broker.api.messages import LegacyMessages, Messages, show_rate
+from broker.api.limits import RateLimit, show_rate
+from broker.api.messages import LegacyMessages, Messages
 from broker.api.openapi import DESCRIPTION, describe, openapi
 from broker.api.parts import DOORS, NEWS, PARTS, RATE_LIMIT, Parts, Ping
-from broker.api.patience import LEFT_BEHIND, PATIENCE_S, WATCH, Watch
+from broker.api.patience import LEFT_BEHIND
 from broker.api.problems import problems
 from broker.api.receipt import ALWAYS, SERVER
 from broker.api.redrive import (
@@ -87,9 +88,9 @@ def make_app(parts: Parts) -> web.Application:
     app[PARTS] = parts
     app[DOORS] = Doors(parts.channels)
     app[LEFT_BEHIND] = set()
-    app[WATCH] = Watch(PATIENCE_S)
     app[NEWS] = ChannelNews(parts.broker)
     app[RATE_LIMIT] = RateLimit(parts.settings.rate_limit)
+    app[COUNTER] = Counter(app[DOORS], app[RATE_LIMIT], parts.broker, parts.settings.partitions)
     app.add_routes(ROUTES)
     app[DESCRIPTION] = describe(app)
     app.on_response_prepare.append(show_rate)

@@ -115,5 +115,4 @@ async def leaving_behind(work: Coroutine[Any, Any, T], left_behind: set["asyncio
 
 
 PATIENCE: web.RequestKey[Patience] = web.RequestKey("patience", Patience)
-WATCH = web.AppKey("watch", Watch)
 LEFT_BEHIND = web.AppKey("left_behind", set[asyncio.Task[Any]])

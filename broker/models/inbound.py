@@ -143,7 +143,7 @@ class InboundMessage(Part):
     @model_validator(mode="after")
     def _exactly_one(self) -> "InboundMessage":
         given = (self.intro_message, self.text_message, self.location_message, self.postback_message)
-        if sum(part is not None for part in given) != 1:
+        if given.count(None) != len(given) - 1:
             raise ValueError(
                 "give exactly one of introMessage, textMessage, locationMessage and postbackMessage"
             )
