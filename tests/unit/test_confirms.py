@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pamqp.frame
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pamqp import body, commands, header
@@ -97,3 +98,28 @@ async def test_the_same_id_is_found_while_it_is_on_its_way() -> None:
     again = confirms.add("a")
     feed(confirms, commands.Basic.Ack(2, True))
     assert await again.future is None
+
+
+async def test_what_is_late_is_told_once_to_who_waits_and_its_confirm_still_counts() -> None:
+    settled: list[None] = []
+    confirms = Confirms(lambda: settled.append(None))
+    late, left, early = (confirms.add(name, since) for name, since in (("a", 1.0), ("b", 1.5), ("c", 3.0)))
+    left.future.cancel()
+    # Whoever waits for the same id goes on to wait, although the first to ask is gone.
+    still = left.wait_on()
+    assert confirms.time_out(0.5) == 1.0
+    assert not late.future.done()
+    assert confirms.time_out(2.0) == 3.0
+    with pytest.raises(TimeoutError):
+        await late.future
+    on = late.wait_on()
+    assert (confirms.time_out(2.5), on.done(), still.done(), early.future.done()) == (
+        3.0,
+        False,
+        False,
+        False,
+    )
+    feed(confirms, *returned("a", b"{}"), commands.Basic.Ack(2, True))
+    unwanted = "no queue takes its routing key"
+    assert (on.result(), late.reason, still.result()) == (unwanted, unwanted, None)
+    assert (late.settled, left.settled, early.settled, len(settled)) == (True, True, False, 2)
