@@ -5,21 +5,24 @@ import os
 #: Bytes of one fetch.
 FETCHED = 4096
 
-_left = b""
+_fetched = b""
+_given = 0
 
 
 def random_bytes(size: int) -> bytes:
     """Return so many random bytes, at most 4096, fit for secrets; no byte is given twice."""
-    global _left
-    if len(_left) < size:
-        _left = os.urandom(FETCHED)
-    taken, _left = _left[:size], _left[size:]
-    return taken
+    global _fetched, _given
+    end = _given + size
+    if end > len(_fetched):
+        _fetched = os.urandom(FETCHED)
+        end = size
+    _given = end
+    return _fetched[end - size : end]
 
 
 def _forget() -> None:
-    global _left
-    _left = b""
+    global _fetched
+    _fetched = b""
 
 
 # A forked process would give out the bytes that its parent gives out too.

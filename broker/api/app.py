@@ -7,9 +7,9 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from broker import __version__
 from broker.api.bodies import LARGEST_BODY
 from broker.api.channels import ChannelsView, ChannelView
+from broker.api.counter import COUNTER, Counter
 from broker.api.description import DESCRIPTION, Description, openapi
 from broker.api.doors import Doors
 from broker.api.health import Healthz, Readyz
@@ -21,11 +21,12 @@ from broker.api.history import (
     ResponsesView,
     TurnsView,
 )
-from broker.api.limits import RateLimit
-from broker.api.messages import LegacyMessages, Messages, show_rate
+from broker.api.limits import RateLimit, show_rate
+from broker.api.messages import LegacyMessages, Messages
 from broker.api.parts import DOORS, NEWS, PARTS, RATE_LIMIT, Parts, Ping
 from broker.api.patience import LEFT_BEHIND
 from broker.api.problems import problems
+from broker.api.receipt import ALWAYS, SERVER
 from broker.api.redrive import (
     DeadLetterRedriveView,
     DeadLettersRedriveView,
@@ -89,6 +90,7 @@ def make_app(parts: Parts) -> web.Application:
     app[LEFT_BEHIND] = set()
     app[NEWS] = ChannelNews(parts.broker)
     app[RATE_LIMIT] = RateLimit(parts.settings.rate_limit)
+    app[COUNTER] = Counter(app[DOORS], app[RATE_LIMIT], parts.broker, parts.settings.partitions)
     app.add_routes(ROUTES)
     app[DESCRIPTION] = Description(app)
     app.on_response_prepare.append(show_rate)
@@ -100,9 +102,10 @@ def make_app(parts: Parts) -> web.Application:
 
 async def sign_off(request: web.Request, response: web.StreamResponse) -> None:
     """Write the headers that every answer has."""
-    response.headers["Server"] = f"Postbote/{__version__}"
-    response.headers.setdefault("Cache-Control", "no-store")
-    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    headers = response.headers
+    headers["Server"] = SERVER
+    for name, value in ALWAYS.items():
+        headers.setdefault(name, value)
 
 
 async def _close_doors(app: web.Application) -> AsyncIterator[None]:

@@ -20,13 +20,18 @@ def require_admin(request: web.Request, admin_token: str) -> None:
 async def require_channel(request: web.Request, doors: Doors, channel_id: str) -> Door:
     """Return a channel's door where the request carries its token; raises Problem 404 or 401 otherwise."""
     door = await known_door(doors, channel_id)
+    require_token(request, door)
+    return door
+
+
+def require_token(request: web.BaseRequest, door: Door) -> None:
+    """Return where the request carries a token that opens the door; raises Problem 401 otherwise."""
     token = _bearer(request)
     # Equal hashes and not equal tokens are looked for, so the time that it takes tells nothing of a token.
     if token is None or token_hash(token) not in door.token_hashes:
         raise unauthorized(
             "The channel's access token is missing or wrong: send `Authorization: Bearer <access token>`."
         )
-    return door
 
 
 async def require_channel_or_admin(
@@ -58,7 +63,7 @@ def same(given: str, expected: str) -> bool:
     return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), expected.encode())
 
 
-def _bearer(request: web.Request) -> str | None:
+def _bearer(request: web.BaseRequest) -> str | None:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     token = token.strip()
     return token if scheme.lower() == "bearer" and token else None

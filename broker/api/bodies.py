@@ -24,7 +24,7 @@ class StrictBody(BodyGetter):
 
     async def inject(self, request: web.Request, args_view: list[Any], kwargs_view: dict[str, Any]) -> None:
         """Read the body into the handler's argument; raises Problem 400, 413, 415 or 422."""
-        _require_json(request)
+        require_json(request)
         kwargs_view[self.arg_name] = read_json(self.model, await _read_in_its_own_time(request))
 
 
@@ -48,7 +48,14 @@ def read_json(model: type[M], body: bytes) -> M:
         raise Problem(422, "The body is not as it has to be; `errors` says where.", errors=faults) from None
 
 
-def _require_json(request: web.Request) -> None:
+def has_come(request: web.BaseRequest) -> bool:
+    """Tell whether the whole body is here and nothing is wrong with it; it may be read without waiting then."""
+    content = request.content
+    return content.is_eof() and content.exception() is None and content.total_bytes <= LARGEST_BODY
+
+
+def require_json(request: web.BaseRequest) -> None:
+    """Return where the request says that it sends JSON, or nothing; raises Problem 415 otherwise."""
     given = request.headers.get("Content-Type")
     if given is None:
         return

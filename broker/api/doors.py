@@ -51,6 +51,11 @@ class Doors:
             task = self._reads[channel_id] = asyncio.create_task(self._read(channel_id))
         return await asyncio.shield(task)
 
+    def at_hand(self, channel_id: str) -> Door | None:
+        """Return a channel's door where it is known and at most a second old; None says nothing of the channel."""
+        entry = self._entries.get(channel_id)
+        return entry[1] if entry is not None and self._clock() - entry[0] < BELIEVED_S else None
+
     def forget(self, channel_id: str) -> None:
         """Read a channel anew at the next question; a read that is under way counts as old."""
         self._entries.pop(channel_id, None)

@@ -5,6 +5,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from aiohttp import web
+
+from broker.api.problems import Problem
+
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
@@ -49,3 +53,29 @@ class RateLimit:
             count += 1
             self._counts[channel_id] = count
         return Allowance(self._limit, self._limit - count, second + 1, allowed)
+
+
+#: Where a request keeps what is left to its channel, for the headers of whatever is answered.
+ALLOWANCE: web.RequestKey[Allowance] = web.RequestKey("allowance", Allowance)
+
+
+def keep_to_rate(request: web.BaseRequest, limit: RateLimit, channel_id: str) -> Allowance | None:
+    """Count a message of the channel; returns what is left, None without limit. Raises Problem 429 over its rate."""
+    allowance = limit.take(channel_id)
+    if allowance is None:
+        return None
+    request[ALLOWANCE] = allowance
+    if not allowance.allowed:
+        raise Problem(
+            429,
+            f"This channel may post {allowance.limit} messages a second; try again in the next one.",
+            headers={"Retry-After": "1"},
+        )
+    return allowance
+
+
+async def show_rate(request: web.Request, response: web.StreamResponse) -> None:
+    """Write the rate limit headers on whatever a message is answered with."""
+    allowance = request.get(ALLOWANCE)
+    if allowance is not None:
+        response.headers.update(allowance.headers)

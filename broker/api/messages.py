@@ -10,11 +10,14 @@ from pydantic_core import from_json
 
 from broker.api.answers import Ok, OkText
 from broker.api.auth import known_door, require_channel, same
+from broker.api.bodies import has_come
+from broker.api.counter import COUNTER
 from broker.api.endpoint import Endpoint, answer
-from broker.api.limits import Allowance
+from broker.api.limits import keep_to_rate
 from broker.api.parts import DOORS, RATE_LIMIT
 from broker.api.patience import LEFT_BEHIND, leaving_behind
 from broker.api.problems import Problem, unauthorized
+from broker.api.receipt import EVENT_RECEIVED
 from broker.api.schemas import Accepted
 from broker.ids import new_message_id
 from broker.models.acceptance import accept, accept_legacy
@@ -34,21 +37,27 @@ IdempotencyKey = Annotated[
     ),
 ]
 
-EVENT_RECEIVED = "EVENT_RECEIVED"
-#: Where a request keeps what is left to its channel, for the headers of whatever is answered.
-ALLOWANCE: web.RequestKey[Allowance] = web.RequestKey("allowance", Allowance)
-
 
 class Messages(Endpoint):
     """The current form."""
 
     prompt = True
 
+    async def _iter(self) -> web.StreamResponse:
+        request = self.request
+        if request.method == "POST" and "Idempotency-Key" not in request.headers and has_come(request):
+            counter = request.app[COUNTER]
+            channel_id = request.match_info["channel_id"]
+            door = counter.doors.at_hand(channel_id)
+            if door is not None:
+                return await counter.take(request, channel_id, door)
+        return await super()._iter()
+
     async def admit(self) -> None:
         """Ask for the channel's access token, then keep to its rate."""
         channel_id = self.request.match_info["channel_id"]
         await require_channel(self.request, self.request.app[DOORS], channel_id)
-        keep_to_rate(self.request, channel_id)
+        keep_to_rate(self.request, self.request.app[RATE_LIMIT], channel_id)
 
     async def post(
         self,
@@ -115,7 +124,7 @@ class LegacyMessages(Endpoint):
         door = await known_door(self.request.app[DOORS], channel_id)
         if not same(body.verify_token, door.channel.verify_token):
             raise unauthorized("The verifyToken is not this channel's.")
-        keep_to_rate(self.request, channel_id)
+        keep_to_rate(self.request, self.request.app[RATE_LIMIT], channel_id)
         message = accept_legacy(
             body,
             channel_id=channel_id,
@@ -138,24 +147,3 @@ def fingerprint_of(body: bytes) -> str:
     """Make a fingerprint of a JSON body: the same whatever the order of members and the spaces between."""
     canonical = json.dumps(from_json(body), sort_keys=True, separators=(",", ":"))
     return sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def keep_to_rate(request: web.Request, channel_id: str) -> None:
-    """Count a message of the channel; raises Problem 429 over its rate."""
-    allowance = request.app[RATE_LIMIT].take(channel_id)
-    if allowance is None:
-        return
-    request[ALLOWANCE] = allowance
-    if not allowance.allowed:
-        raise Problem(
-            429,
-            f"This channel may post {allowance.limit} messages a second; try again in the next one.",
-            headers={"Retry-After": "1"},
-        )
-
-
-async def show_rate(request: web.Request, response: web.StreamResponse) -> None:
-    """Write the rate limit headers on whatever a message is answered with."""
-    allowance = request.get(ALLOWANCE)
-    if allowance is not None:
-        response.headers.update(allowance.headers)

@@ -29,7 +29,7 @@ def accept(
     return UserMessage(
         id=message_id,
         channel_id=channel_id,
-        user=_user(request),
+        user=user_of(request),
         message=request.message,
         session_data=request.session_data,
         extra=_unknown(request),
@@ -69,7 +69,8 @@ def accept_legacy(
     )
 
 
-def _user(request: MessageRequest) -> User:
+def user_of(request: MessageRequest) -> User:
+    """Say whose message it is."""
     profile = request.user
     if profile is None:
         return User.read({"id": request.conversation_id})

@@ -5,6 +5,8 @@ does name may also be null, which is no different from its not being there.
 """
 
 import re
+from functools import partial
+from operator import is_
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -43,10 +45,6 @@ def _session_key(value: str) -> str:
     return value
 
 
-def _unset(value: Any) -> bool:
-    return value is None
-
-
 def _nothing_for_null(value: Any) -> Any:
     return () if value is None else value
 
@@ -55,12 +53,15 @@ def _empty_for_null(value: Any) -> Any:
     return {} if value is None else value
 
 
+#: Asked of each field of each message that is written, and so not in Python.
+_unset = partial(is_, None)
+
 #: Names a user or a message; a whole number is taken too, since clients send them. 1 to 256 characters.
 Identifier = Annotated[
     str,
+    StringConstraints(min_length=1, max_length=256),
     BeforeValidator(_id_as_text),
     AfterValidator(_no_nul),
-    StringConstraints(min_length=1, max_length=256),
 ]
 # As text, the pattern is matched in Rust, where $ is the end and not also the place before a last newline.
 ChannelId = Annotated[str, StringConstraints(pattern=CHANNEL_ID.pattern)]
@@ -142,8 +143,13 @@ class InboundMessage(Part):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "InboundMessage":
-        given = (self.intro_message, self.text_message, self.location_message, self.postback_message)
-        if sum(part is not None for part in given) != 1:
+        missing = (
+            (self.intro_message is None)
+            + (self.text_message is None)
+            + (self.location_message is None)
+            + (self.postback_message is None)
+        )
+        if missing != 3:
             raise ValueError(
                 "give exactly one of introMessage, textMessage, locationMessage and postbackMessage"
             )

@@ -5,6 +5,7 @@ needs: a publication is written in one piece, and of a content header only what 
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from struct import Struct
 
 from pamqp import encode
@@ -29,7 +30,14 @@ _BEFORE_ID = ((0x8000, "text"), (0x4000, "text"), (0x2000, "table"), (0x1000, "o
               (0x0400, "text"), (0x0200, "text"), (0x0100, "text"))  # fmt: skip
 _CONTENT_TYPE, _HEADERS, _DELIVERY_MODE, _MESSAGE_ID = 0x8000, 0x2000, 0x1000, 0x0080
 _FLAGS = _CONTENT_TYPE | _HEADERS | _DELIVERY_MODE | _MESSAGE_ID
-_NO_TICKET, _MANDATORY, _NO_WEIGHT = b"\x00\x00", b"\x01", b"\x00\x00"
+_NO_TICKET, _MANDATORY = b"\x00\x00", b"\x01"
+#: A content header to its flags: the frame's head; class, no weight, the body's size, the flags.
+_CONTENT = Struct(">BHIHHQH")
+_BASIC, _NO_WEIGHT = 60, 0
+#: Of what a content frame holds, that which is before the texts and the table.
+_CONTENT_SIZE = _CONTENT.size - HEAD_SIZE
+#: The end of one frame and the head of the next.
+_NEXT = Struct(">BBHI")
 _JSON = b"\x10application/json"
 _PERSISTENT = b"\x02"
 _END = b"\xce"
@@ -71,36 +79,37 @@ def publication(
 
     Raises ValueError where a name is longer than 255 bytes or a header cannot be encoded.
     """
-    method = b"".join((PUBLISH, _NO_TICKET, _short(exchange), _short(routing_key), _MANDATORY))
     table = _NO_HEADERS
     if headers:
         try:
             table = encode.field_table(dict(headers))
         except TypeError as error:
             raise ValueError(f"a header cannot be encoded: {error}") from error
-    properties = b"".join(
-        (
-            PUBLISH[:2],
-            _NO_WEIGHT,
-            _SIZE_AND_FLAGS.pack(len(body), _FLAGS),
-            _JSON,
-            table,
-            _PERSISTENT,
-            _short(message_id),
-        )
+    named = _short(message_id)
+    size = len(body)
+    length = _CONTENT_SIZE + len(_JSON) + len(table) + len(_PERSISTENT) + len(named)
+    head = (
+        _method(channel, exchange, routing_key),
+        _CONTENT.pack(HEADER, channel, length, _BASIC, _NO_WEIGHT, size, _FLAGS),
+        _JSON,
+        table,
+        _PERSISTENT,
+        named,
     )
-    parts = [
-        HEAD.pack(METHOD, channel, len(method)),
-        method,
-        _END,
-        HEAD.pack(HEADER, channel, len(properties)),
-        properties,
-        _END,
-    ]
-    for at in range(0, len(body), largest):
+    if 0 < size <= largest:
+        return b"".join((*head, _NEXT.pack(FRAME_END, BODY, channel, size), body, _END))
+    parts = [*head, _END]
+    for at in range(0, size, largest):
         part = body[at : at + largest]
         parts += (HEAD.pack(BODY, channel, len(part)), part, _END)
     return b"".join(parts)
+
+
+# Most messages go where another has gone before: a channel has a key for each partition.
+@lru_cache(maxsize=1024)
+def _method(channel: int, exchange: str, routing_key: str) -> bytes:
+    method = b"".join((PUBLISH, _NO_TICKET, _short(exchange), _short(routing_key), _MANDATORY))
+    return b"".join((HEAD.pack(METHOD, channel, len(method)), method, _END))
 
 
 def _short(text: str) -> bytes:

@@ -1,78 +1,20 @@
 """Publishes with confirms: pipelined, bounded in number and in time."""
 
 import asyncio
-from collections.abc import Callable
 from uuid import uuid4
 
-from aiormq.abc import AbstractChannel, AbstractConnection
 from aiormq.exceptions import ChannelInvalidStateError
 
 from broker.errors import BrokerUnavailable, TopologyMismatch
 from broker.port import Envelope
-from broker.rabbitmq.confirms import Confirms
-from broker.rabbitmq.frames import HEAD_SIZE, publication
+from broker.rabbitmq.confirms import Sent
 from broker.rabbitmq.link import CLOSE_TIMEOUT_S, TROUBLE, Link, State, blocked, closings_told, describe
-from broker.rabbitmq.transport import Line
+from broker.rabbitmq.wire import Wire
 
 #: Publishes on their way at a time: bounds memory, and how many a cut leaves in doubt.
 IN_FLIGHT = 256
 #: Seconds that a readiness check may take.
 CHECK_TIMEOUT_S = 1.5
-
-
-class _Wire:
-    """One AMQP channel in confirm mode, and the publishes that are on their way on it.
-
-    It writes to the connection's socket itself: what is published in one turn of the event loop goes in one piece.
-    """
-
-    def __init__(
-        self,
-        connection: AbstractConnection,
-        channel: AbstractChannel,
-        line: Line,
-        settled: Callable[[], None],
-    ) -> None:
-        self.connection = connection
-        self.channel = channel
-        self.confirms = Confirms(settled)
-        self._line = line
-        # 0 is no limit, and then a part may be as large as RabbitMQ's own default has it.
-        self._largest = (connection.connection_tune.frame_max or 131_072) - HEAD_SIZE - 1
-        self._outgoing: list[bytes] = []
-        line.sieve.pass_to(channel.number, self.confirms)
-
-    def send(self, exchange: str, envelope: Envelope, message_id: str) -> "asyncio.Future[str | None]":
-        """Publish; what is returned ends with the reason where the broker did not take it. Raises ValueError."""
-        frames = publication(
-            self.channel.number,
-            exchange,
-            envelope.routing_key,
-            message_id,
-            envelope.headers,
-            envelope.body,
-            self._largest,
-        )
-        if not self._outgoing:
-            asyncio.get_running_loop().call_soon(self._write)
-        self._outgoing.append(frames)
-        return self.confirms.add(message_id)
-
-    def usable(self) -> bool:
-        """Tell whether the AMQP channel stands, and no alarm keeps it from publishing."""
-        return not self.channel.is_closed and not blocked(self.connection)
-
-    def end(self, reason: str) -> None:
-        """End what is on its way; what the broker says of it later is the library's."""
-        self._line.sieve.leave(self.channel.number, self.confirms)
-        self._outgoing.clear()
-        self.confirms.give_up(reason)
-
-    def _write(self) -> None:
-        frames, self._outgoing = self._outgoing, []
-        if frames and not self.channel.is_closed:
-            # Not waiting for the socket lets the next one follow at once; IN_FLIGHT bounds what piles up.
-            self._line.write(b"".join(frames))
 
 
 class Publisher:
@@ -81,33 +23,45 @@ class Publisher:
     def __init__(self, link: Link, timeout_s: float) -> None:
         self._link = link
         self._timeout_s = timeout_s
-        self._slots = asyncio.Semaphore(IN_FLIGHT)
+        #: How many more may be on their way, and what whoever has the turn waits on where none may.
+        self._free = IN_FLIGHT
+        self._freed: asyncio.Future[None] | None = None
         self._turn = asyncio.Lock()
-        self._wire: _Wire | None = None
+        self._wire: Wire | None = None
         self._retiring: set[asyncio.Task[None]] = set()
         self._closed = False
 
     async def publish(self, exchange: str, envelope: Envelope) -> None:
         """Publish and wait for the confirm, up to the timeout. Raises BrokerUnavailable with the reason."""
-        wire: _Wire | None = None
-        sent: asyncio.Future[str | None] | None = None
+        wire = self._wire
+        sent: Sent | None = None
+        message_id = envelope.id or uuid4().hex
         try:
-            async with asyncio.timeout(self._timeout_s):
-                with closings_told():
-                    wire, sent = await self._begin(exchange, envelope)
-                # Shielded: a caller who gives up leaves the count of confirms whole.
-                reason = await asyncio.shield(sent)
+            if (
+                wire is not None
+                and self._free
+                and not self._turn.locked()
+                and wire.usable()
+                and wire.confirms.twin(message_id) is None
+            ):
+                sent = self._send(wire, exchange, envelope, message_id)
+            else:
+                async with asyncio.timeout(self._timeout_s):
+                    with closings_told():
+                        wire, sent = await self._send_in_turn(exchange, envelope, message_id)
+            reason = await sent.future
         except TimeoutError:
             if wire is None or sent is None:
                 reason = await self._hindrance()
             elif await self._outlasts_alarm(wire, sent):
-                reason = sent.result()
+                reason = sent.reason
             else:
                 # The confirms on this AMQP channel can no longer be trusted to come, nor to be in step.
                 self._retire(wire, "a confirm did not come in time")
                 reason = f"no confirm within {self._timeout_s:g} s; the broker may be short of memory or disk"
         except asyncio.CancelledError:
-            if wire is not None and sent is not None and not sent.done():
+            if wire is not None and sent is not None and not sent.settled:
+                sent.wait_on()
                 asyncio.get_running_loop().call_later(self._timeout_s, self._overdue, wire, sent)
             raise
         except (BrokerUnavailable, TopologyMismatch, *TROUBLE) as error:
@@ -143,43 +97,34 @@ class Publisher:
         while self._retiring:
             await asyncio.wait(self._retiring)
 
-    async def _begin(self, exchange: str, envelope: Envelope) -> tuple[_Wire, "asyncio.Future[str | None]"]:
-        message_id = envelope.id or uuid4().hex
-        wire = self._wire
-        if (
-            wire is not None
-            and not self._turn.locked()
-            and not self._slots.locked()
-            and wire.usable()
-            and wire.confirms.twin(message_id) is None
-        ):
-            # Takes one at once: nobody else comes in between.
-            await self._slots.acquire()
-            return wire, self._send(wire, exchange, envelope, message_id)
+    async def _send_in_turn(self, exchange: str, envelope: Envelope, message_id: str) -> tuple[Wire, Sent]:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         # One at a time, first come first served: nobody overtakes those who wait for an AMQP channel.
         async with self._turn:
-            await self._slots.acquire()
-            try:
+            while not self._free:
+                self._freed = loop.create_future()
+                await self._freed
+            wire = await self._open_wire()
+            while (twin := wire.confirms.twin(message_id)) is not None:
+                # Returned messages are told apart by their id: an id may be on its way only once.
+                await asyncio.wait({twin.future})
                 wire = await self._open_wire()
-                while (twin := wire.confirms.twin(message_id)) is not None:
-                    # Returned messages are told apart by their id: an id may be on its way only once.
-                    await asyncio.wait({twin})
-                    wire = await self._open_wire()
-            except BaseException:
-                self._slots.release()
-                raise
-            return wire, self._send(wire, exchange, envelope, message_id)
+            return wire, self._send(wire, exchange, envelope, message_id, began)
 
     def _send(
-        self, wire: _Wire, exchange: str, envelope: Envelope, message_id: str
-    ) -> "asyncio.Future[str | None]":
-        try:
-            return wire.send(exchange, envelope, message_id)
-        except BaseException:
-            self._slots.release()
-            raise
+        self, wire: Wire, exchange: str, envelope: Envelope, message_id: str, since: float | None = None
+    ) -> Sent:
+        sent = wire.send(exchange, envelope, message_id, since)
+        self._free -= 1
+        return sent
 
-    async def _open_wire(self) -> _Wire:
+    def _settled(self) -> None:
+        self._free += 1
+        if self._freed is not None and not self._freed.done():
+            self._freed.set_result(None)
+
+    async def _open_wire(self) -> Wire:
         if self._closed:
             raise BrokerUnavailable("The broker was closed by this process.")
         while (wire := self._wire) is not None and not wire.channel.is_closed:
@@ -192,22 +137,22 @@ class Publisher:
         line = self._link.line
         await connection.ready()
         channel = await connection.channel(publisher_confirms=True)
-        opened = self._wire = _Wire(connection, channel, line, self._slots.release)
+        opened = self._wire = Wire(connection, channel, line, self._timeout_s, self._settled)
         channel.closing.add_done_callback(lambda closing: self._on_closed(opened, closing))
         return opened
 
-    def _on_closed(self, wire: _Wire, closing: "asyncio.Future[object]") -> None:
+    def _on_closed(self, wire: Wire, closing: "asyncio.Future[object]") -> None:
         wire.end(describe(None if closing.cancelled() else closing.exception()))
         self._retire(wire, "the AMQP channel was closed")
 
-    async def _outlasts_alarm(self, wire: _Wire, sent: "asyncio.Future[str | None]") -> bool:
+    async def _outlasts_alarm(self, wire: Wire, sent: Sent) -> bool:
         """Wait for a confirm for as long as an alarm holds it up; False where it is late without one.
 
         What was on its way when the alarm began is taken when it ends. Published again, it would come twice.
         """
-        while not sent.done() and blocked(wire.connection):
-            await asyncio.wait({sent}, timeout=CHECK_TIMEOUT_S)
-        return sent.done()
+        while not sent.settled and blocked(wire.connection):
+            await asyncio.wait({sent.wait_on()}, timeout=CHECK_TIMEOUT_S)
+        return sent.settled
 
     async def _hindrance(self) -> str:
         if self._link.state is not State.OPEN:
@@ -216,11 +161,11 @@ class Publisher:
             return "RabbitMQ blocks publishers, for it is short of memory or disk (see rabbitmqctl status)."
         return "RabbitMQ did not answer in time."
 
-    def _overdue(self, wire: _Wire, sent: "asyncio.Future[str | None]") -> None:
-        if not sent.done():
+    def _overdue(self, wire: Wire, sent: Sent) -> None:
+        if not sent.settled:
             self._retire(wire, "a confirm did not come in time")
 
-    def _retire(self, wire: _Wire, reason: str) -> None:
+    def _retire(self, wire: Wire, reason: str) -> None:
         if self._wire is wire:
             self._wire = None
         elif not wire.confirms:
@@ -229,7 +174,7 @@ class Publisher:
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
 
-    async def _put_away(self, wire: _Wire, reason: str) -> None:
+    async def _put_away(self, wire: Wire, reason: str) -> None:
         closing = asyncio.ensure_future(wire.channel.close(ChannelInvalidStateError(reason)))
         closing.add_done_callback(lambda done: done.cancelled() or done.exception())
         _, late = await asyncio.wait({closing}, timeout=CLOSE_TIMEOUT_S)

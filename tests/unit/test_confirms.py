@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pamqp.frame
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pamqp import body, commands, header
@@ -40,7 +41,7 @@ def test_each_publish_ends_once_and_as_the_broker_said(data: st.DataObject) -> N
 
         confirms = Confirms(count)
         number = data.draw(st.integers(0, 12))
-        futures = [confirms.add(f"m{index}") for index in range(1, number + 1)]
+        futures = [confirms.add(f"m{index}").future for index in range(1, number + 1)]
         expected: list[str | None] = [None] * number
         open_ones = list(range(1, number + 1))
         while open_ones:
@@ -81,7 +82,7 @@ async def test_what_is_none_of_its_frames_goes_to_the_library() -> None:
 async def test_giving_up_ends_all_with_the_reason_also_one_whose_caller_went_away() -> None:
     settled: list[None] = []
     confirms = Confirms(lambda: settled.append(None))
-    waiting, left = confirms.add("a"), confirms.add("b")
+    waiting, left = confirms.add("a").future, confirms.add("b").future
     left.cancel()
     confirms.give_up("the connection was closed")
     assert await waiting == "the connection was closed"
@@ -96,4 +97,29 @@ async def test_the_same_id_is_found_while_it_is_on_its_way() -> None:
     assert confirms.twin("a") is None
     again = confirms.add("a")
     feed(confirms, commands.Basic.Ack(2, True))
-    assert await again is None
+    assert await again.future is None
+
+
+async def test_what_is_late_is_told_once_to_who_waits_and_its_confirm_still_counts() -> None:
+    settled: list[None] = []
+    confirms = Confirms(lambda: settled.append(None))
+    late, left, early = (confirms.add(name, since) for name, since in (("a", 1.0), ("b", 1.5), ("c", 3.0)))
+    left.future.cancel()
+    # Whoever waits for the same id goes on to wait, although the first to ask is gone.
+    still = left.wait_on()
+    assert confirms.time_out(0.5) == 1.0
+    assert not late.future.done()
+    assert confirms.time_out(2.0) == 3.0
+    with pytest.raises(TimeoutError):
+        await late.future
+    on = late.wait_on()
+    assert (confirms.time_out(2.5), on.done(), still.done(), early.future.done()) == (
+        3.0,
+        False,
+        False,
+        False,
+    )
+    feed(confirms, *returned("a", b"{}"), commands.Basic.Ack(2, True))
+    unwanted = "no queue takes its routing key"
+    assert (on.result(), late.reason, still.result()) == (unwanted, unwanted, None)
+    assert (late.settled, left.settled, early.settled, len(settled)) == (True, True, False, 2)

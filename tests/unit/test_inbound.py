@@ -1,15 +1,19 @@
 """What comes in: accepted in three forms, carried through unchanged, refused where it would harm later."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from broker.models import acceptance, inbound_record
 from broker.models.acceptance import accept, accept_legacy, accept_queued
 from broker.models.inbound import LegacyMessageRequest, MessageRequest, QueuedMessageRequest
+from broker.models.inbound_record import write_record
 from broker.models.json_values import DEEPEST, LARGEST_INTEGER, json_object
 from broker.models.records import BotResponse, UserMessage
 from broker.models.session import apply_session_data, session_after
@@ -97,6 +101,25 @@ def requests(draw: st.DrawFn) -> dict[str, Any]:
     if draw(st.booleans()):
         request["sessionData"] = draw(st.none() | st.dictionaries(paths, values, max_size=3))
     return request
+
+
+@given(requests(), st.datetimes(datetime(2020, 1, 1), datetime(2100, 1, 1)) | st.just(datetime(2026, 1, 1)))
+def test_the_record_written_at_the_door_is_the_models_own_to_the_byte(
+    request: dict[str, Any], moment: datetime
+) -> None:
+    read_request = MessageRequest.model_validate_json(json.dumps(request))
+    named: dict[str, str] = {
+        "channel_id": "c-1_X",
+        "message_id": ID,
+        "traceparent": f"00-{'a' * 32}-{'b' * 16}-01",
+    }
+    moment = moment.replace(tzinfo=UTC)
+    with patch.object(acceptance, "now", lambda: moment), patch.object(inbound_record, "now", lambda: moment):
+        accepted = accept(read_request, **named)  # type: ignore[arg-type]
+        user_id, written = write_record(read_request, **named)
+    assert written == accepted.model_dump_json().encode()
+    assert user_id == accepted.user.id
+    assert UserMessage.model_validate_json(written) == accepted
 
 
 def contains(whole: Any, part: Any) -> bool:
