@@ -32,7 +32,7 @@ from broker.settings import Network, Settings
 from broker.topology import DEAD, MESSAGES, Topology, inbound_queue, outbound_queue
 from consumers.attempt import Poster, ping
 from consumers.backlog import Drainer
-from consumers.bot_worker import Bots, BotSession, Turns
+from consumers.bot_worker import Bots, BotSession
 from consumers.bots.catalogue import BOT_TYPES, make_bot
 from consumers.dead_letters import DeadLetterSession
 from consumers.delivering import Deliverer
@@ -51,6 +51,7 @@ from consumers.serving import Session, Stop, serve
 from consumers.sharing import Sharing
 from consumers.standing import Standing
 from consumers.trials import Trials
+from consumers.turn_writing import Turns
 from consumers.working_clock import WorkingClock
 
 log = structlog.get_logger()

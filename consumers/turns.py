@@ -65,7 +65,7 @@ def new_turn(message: UserMessage, conversation: Conversation, reply: Reply, rev
         ]
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise BotFailed(f"it replied with what is no Reply of JSON objects: {error}") from error
-    return _turn(message, conversation, responses, session, failed=False)
+    return _turn(message, conversation, responses, session, revision=revision)
 
 
 def failed_turn(message: UserMessage, conversation: Conversation) -> NewTurn:
@@ -79,7 +79,8 @@ def _turn(
     responses: list[dict[str, Any]],
     session: dict[str, Any],
     *,
-    failed: bool,
+    revision: int | None = None,
+    failed: bool = False,
 ) -> NewTurn:
     number = conversation.turns + 1
     return NewTurn(
@@ -102,4 +103,5 @@ def _turn(
             message_counter=conversation.message_counter + len(responses),
             turns=number,
         ),
+        channel_revision=revision,
     )

@@ -1,12 +1,14 @@
 """The database: one engine, reads and writes as transactions, and outages told apart from mistakes."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import sqlite3
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Table, text
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -14,6 +16,9 @@ from broker.errors import SchemaMismatch
 from broker.registry.engine import make_engine
 from broker.registry.outages import is_outage, outages_told
 from broker.registry.schema import HEAD
+from broker.registry.sqlite import Connection
+
+T = TypeVar("T")
 
 
 class Database:
@@ -69,6 +74,20 @@ class Database:
             async with self.read() as connection:
                 yield connection
 
+    async def in_thread(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Write to SQLite in one step of a connection's thread, in which each statement is a transaction of its own.
+
+        It takes place also where whoever waits for it is cancelled meanwhile. Raises RegistryUnavailable while the
+        database is away.
+        """
+        assert self._writing is not None, "only SQLite is a part of this process"
+        with outages_told():
+            async with self._writing, self.engine.connect() as connection:
+                raw = await connection.get_raw_connection()
+                made = raw.driver_connection
+                assert isinstance(made, Connection)
+                return await made.in_thread(work)
+
     def insert(self, table: Table) -> Any:
         """Return the dialect's own insert, which knows on_conflict_do_nothing and on_conflict_do_update."""
         return insert_into(self.dialect, table)
@@ -105,4 +124,4 @@ class Database:
 
 def insert_into(dialect: str, table: Table) -> Any:
     """Return a dialect's own insert, which knows on_conflict_do_nothing and on_conflict_do_update."""
-    return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
+    return sqlite_dialect.insert(table) if dialect == "sqlite" else postgresql.insert(table)

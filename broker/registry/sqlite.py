@@ -50,6 +50,15 @@ class Connection(aiosqlite.Connection):
         """Return a cursor, without asking the thread for one."""
         return Cursor(self)
 
+    async def in_thread(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do work in the connection's thread, in one step of it.
+
+        Each statement there is a transaction of its own. What has begun takes place whatever becomes of whoever
+        waits for it.
+        """
+        done: T = await self._execute(work, self._conn)  # type: ignore[no-untyped-call]
+        return done
+
     async def rollback(self) -> None:
         """Roll back, where there is a transaction."""
         if self.in_transaction:

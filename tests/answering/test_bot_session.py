@@ -19,10 +19,11 @@ from broker.registry.database import Database
 from broker.registry.history import History
 from broker.topology import DEAD, RESPONSES
 from consumers import turns as turn_rules
-from consumers.bot_worker import Bots, BotSession, Turns
+from consumers.bot_worker import Bots, BotSession
 from consumers.bots.catalogue import UnknownBot
 from consumers.bots.protocol import Bot, Reply, Session
 from consumers.dead_letters import DETAIL, REASON
+from consumers.turn_writing import Turns
 
 
 @dataclass
