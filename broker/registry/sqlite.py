@@ -17,6 +17,8 @@ _PRAGMAS = (
     # only FULL syncs every commit.
     "PRAGMA synchronous=FULL",
     "PRAGMA foreign_keys=ON",
+    # What is inserted into a view is gathered first, and need not see the disk twice.
+    "PRAGMA temp_store=MEMORY",
 )
 
 
