@@ -16,7 +16,7 @@ from broker.registry.conversations import Loaded, NewTurn
 from broker.registry.records import Channel, Conversation
 
 #: What all conversations may take together, in bytes, with what each takes beside its session.
-MOST_BYTES = 8 * 2**20
+MOST_BYTES = 4 * 2**20
 BYTES_EACH = 700
 #: Messages of each conversation of which it is known that they are answered.
 ANSWERED = 4

@@ -7,6 +7,7 @@ inserted.
 
 import sqlite3
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import Any
 
 from pydantic_core import from_json
@@ -58,6 +59,8 @@ SELECT value, {", ".join(["NULL"] * (len(_GIVEN) - 1))} FROM json_each(?)
 _WRITTEN = "SELECT json_group_array(place) FROM written WHERE batch = ?"
 #: Rows that change for each turn: its own, its conversation's, and the one that says so.
 _CHANGES = 3
+#: Numbers the batches of this process: connections are shared, and so are their tables of what was written.
+_BATCHES = count(1)
 
 
 class SqliteTurns:
@@ -66,15 +69,13 @@ class SqliteTurns:
     def __init__(self, database: Database, rows: Rows) -> None:
         self._db = database
         self._rows = rows
-        self._batch = 0
 
     async def commit(self, new: Sequence[Mapping[str, Any]], published: Sequence[str]) -> set[str]:
         """Write turns, each of another conversation and message, and mark earlier ones, in one transaction.
 
         Returns the ids of the messages whose turns were written; see `Conversations.commit` for the others.
         """
-        self._batch += 1
-        batch = self._batch
+        batch = next(_BATCHES)
         given = (batch, self._rows.given(new)["given_rows"], keys("sqlite", published)["given_keys"])
         all_ = _CHANGES * len(new) + len(set(published))
 

@@ -309,6 +309,17 @@ async def test_turns_are_written_with_the_marks_of_earlier_ones(
     assert len(statements) == 7
 
 
+async def test_two_stores_on_one_connection_know_their_own_turns(database: Database) -> None:
+    stores = [Conversations(database), Conversations(database)]
+    asked = [message(user) for user in "abcdef"]
+    loaded = await stores[0].load(asked)
+    new = [answered(*each) for each in zip(asked, loaded, strict=True)]
+    assert await stores[0].commit(new[:3]) == [True] * 3
+    # The same places of a batch, some of which are refused.
+    assert await stores[1].commit([new[3], new[1], new[4]]) == [True, False, True]
+    assert await stores[1].commit([new[0], new[5]]) == [False, True]
+
+
 async def test_a_turn_made_for_a_channel_as_it_was_is_refused(database: Database) -> None:
     channels, store = Channels(database), Conversations(database)
     await channels.create("c", {"type": "echo"}, channel_id=CHANNEL)
