@@ -12,7 +12,7 @@ from consumers.outage import outlast
 from consumers.remembered import Remembered
 
 #: How long messages wait for others to be loaded and written with them where there is much to do, in seconds.
-BUSY_LINGER_S = 0.01
+BUSY_LINGER_S = 0.02
 #: How long a mark waits for something to be written with, in seconds: nobody waits for it but an acknowledgement.
 MARK_LINGER_S = 0.02
 
