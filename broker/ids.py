@@ -19,6 +19,16 @@ def new_message_id() -> str:
     return _uuid(random_bytes(16), 4)
 
 
+def new_repeatable_id() -> str:
+    """Make the id of a user message that may come again under it: a UUID of version 8, of random bits."""
+    return _uuid(random_bytes(16), 8)
+
+
+def made_for_one(message_id: str) -> bool:
+    """True for an id from `new_message_id`, which one publication has, and whatever the broker repeats of it."""
+    return len(message_id) == 36 and message_id[14] == "4"
+
+
 def message_id(channel_id: str, given: str) -> str:
     """Derive a message's id from the sender's own (an Idempotency-Key, an AMQP message-id), per channel."""
     return _derived(f"message/{channel_id}/{given}")

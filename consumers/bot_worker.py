@@ -11,49 +11,28 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from broker.batching import Batcher
 from broker.errors import PostboteError
 from broker.models.records import UserMessage
 from broker.partitions import conversation_key, partition_of
 from broker.port import Broker, Envelope, Subscription
-from broker.registry.conversations import Loaded, NewTurn
-from broker.registry.records import Channel, Conversation, Turn
+from broker.registry.conversations import NewTurn
+from broker.registry.records import Channel, Conversation, JsonObject, Turn
 from broker.topology import RESPONSES, response_key
-from consumers.bots.protocol import Bot
+from consumers.bots.protocol import Bot, Reply
 from consumers.dead_letters import bury
 from consumers.lanes import Lane, Lanes
 from consumers.outage import outlast
 from consumers.rejection import why_invalid
+from consumers.turn_writing import Turns
 from consumers.turns import BotFailed, answer, failed_turn, new_turn
 
 log = structlog.get_logger()
-
-#: How long messages wait for others to be loaded and written with them where there is much to do, in seconds.
-BUSY_LINGER_S = 0.01
-#: How long a mark waits for others to be written with it, in seconds: nobody waits for it but an acknowledgement.
-MARK_LINGER_S = 0.02
-
-
-class ConversationStore(Protocol):
-    """Where conversations and their turns are kept."""
-
-    async def load(self, messages: Sequence[UserMessage]) -> list[Loaded]:
-        """Load what is known of each message: its channel, its conversation, and its turn where it has one."""
-        ...
-
-    async def commit(self, turns: Sequence[NewTurn]) -> list[bool]:
-        """Write turns with their conversations; False where a conversation changed underneath."""
-        ...
-
-    async def mark_published(self, message_ids: Sequence[str]) -> None:
-        """Remember that the responses of these turns are on the broker."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,35 +50,22 @@ class Bots:
             raise BotFailed(str(error)) from error
 
 
-class Turns:
-    """The registry's side of the bot worker: loads and commits of all lanes of a process, batched."""
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a bot replied, and what it was asked with: while that is so, it need not be asked again."""
 
-    def __init__(self, store: ConversationStore) -> None:
-        self._loads: Batcher[UserMessage, Loaded] = Batcher(store.load, busy_linger_s=BUSY_LINGER_S)
-        self._commits: Batcher[NewTurn, bool] = Batcher(store.commit, busy_linger_s=BUSY_LINGER_S)
-        self._marks: Batcher[str, None] = Batcher(self._mark, linger_s=MARK_LINGER_S)
-        self._store = store
+    bot: JsonObject
+    conversation: Conversation
+    #: What it replied on its last try, or that it failed on every one.
+    reply: Reply | BotFailed
 
-    async def load(self, message: UserMessage) -> Loaded:
-        """Load what is known of a message, waiting for the database as long as it takes."""
-        return await outlast(lambda: self._loads.submit(message), "bot.loading")
+    def holds(self, channel: Channel, conversation: Conversation) -> bool:
+        return self.bot == channel.bot and self.conversation == conversation
 
-    async def commit(self, turn: NewTurn) -> bool:
-        """Write a turn and its conversation together; False where the conversation changed underneath."""
-        return await outlast(lambda: self._commits.submit(turn), "bot.committing")
-
-    def mark_published(self, message_id: str) -> "asyncio.Future[None]":
-        """Remember soon that a turn's responses are on the broker; what is returned ends when that is written."""
-        return self._marks.put(message_id)
-
-    async def close(self) -> None:
-        """Wait for the batches that are being written."""
-        for batcher in (self._loads, self._commits, self._marks):
-            await batcher.close()
-
-    async def _mark(self, message_ids: Sequence[str]) -> list[None]:
-        await outlast(lambda: self._store.mark_published(message_ids), "bot.marking")
-        return [None] * len(message_ids)
+    def turn(self, message: UserMessage, channel: Channel) -> NewTurn:
+        if isinstance(self.reply, BotFailed):
+            return failed_turn(message, self.conversation)
+        return new_turn(message, self.conversation, self.reply, channel.revision)
 
 
 class BotSession:
@@ -148,24 +114,33 @@ class BotSession:
 
     async def _turn_of(self, envelope: Envelope, message: UserMessage) -> Turn | None:
         """Return a message's turn, a new one where it has none yet; None where the message is a dead letter."""
+        loaded = None if envelope.redelivered else self._turns.known(message)
+        asked: _Asked | None = None
         while True:
-            loaded = await self._turns.load(message)
+            if loaded is None:
+                loaded = await self._turns.load(message)
             if loaded.turn is not None:
                 return loaded.turn
             if loaded.channel is None:
                 await self._bury(envelope, "unknown channel", f"there is no channel {message.channel_id}")
                 return None
-            new = await self._ask(envelope, message, loaded.channel, loaded.conversation)
+            if asked is not None and asked.holds(loaded.channel, loaded.conversation):
+                new = asked.turn(message, loaded.channel)
+            else:
+                asked, new = await self._ask(envelope, message, loaded.channel, loaded.conversation)
             if await self._turns.commit(new):
                 return new.turn
-            # Another worker, that was thought dead, wrote a turn of this conversation meanwhile.
+            # The channel was changed meanwhile, or another worker, one that was thought dead or one that is now,
+            # wrote a turn of this conversation.
+            loaded = None
 
     async def _ask(
         self, envelope: Envelope, message: UserMessage, channel: Channel, conversation: Conversation
-    ) -> NewTurn:
+    ) -> "tuple[_Asked, NewTurn]":
         try:
             reply = await answer(self._bots.of(channel), message, conversation, self._bots.timeout_s)
-            return new_turn(message, conversation, reply, channel.revision)
+            asked = _Asked(channel.bot, conversation, reply)
+            return asked, asked.turn(message, channel)
         except BotFailed as failure:
             log.warning("bot.failed", channel=message.channel_id, message=message.id, why=str(failure))
             await bury(
@@ -176,7 +151,8 @@ class BotSession:
                 detail=str(failure),
                 channel_id=message.channel_id,
             )
-            return failed_turn(message, conversation)
+            asked = _Asked(channel.bot, conversation, failure)
+            return asked, asked.turn(message, channel)
 
     async def _publish(self, turn: Turn) -> None:
         if turn.published or turn.message_id in self._marking:

@@ -7,7 +7,7 @@ from typing import Any
 from broker.ids import response_id
 from broker.models.json_values import json_object
 from broker.models.message_objects import kind_of
-from broker.models.records import BotResponse, UserMessage, now
+from broker.models.records import UserMessage, now
 from broker.models.session import session_after
 from broker.registry.conversations import NewTurn
 from broker.registry.records import Conversation, Turn
@@ -47,30 +47,40 @@ def new_turn(message: UserMessage, conversation: Conversation, reply: Reply, rev
         count = len(reply.responses)
         session = json_object(reply.session)
         responses = [
-            BotResponse(
-                id=response_id(message.id, index),
-                channel_id=message.channel_id,
-                user_id=message.user.id,
-                in_reply_to=message.id,
-                index=index,
-                count=count,
-                message_counter=conversation.message_counter + index,
-                kind=kind_of(said),
-                message=said,
-                created_at=now(),
-                channel_revision=revision,
-                traceparent=message.traceparent,
-            ).model_dump(mode="json")
+            _record(message, said, index, count, conversation.message_counter + index, revision)
             for index, said in enumerate(reply.responses, start=1)
         ]
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise BotFailed(f"it replied with what is no Reply of JSON objects: {error}") from error
-    return _turn(message, conversation, responses, session, failed=False)
+    return _turn(message, conversation, responses, session, revision=revision)
 
 
 def failed_turn(message: UserMessage, conversation: Conversation) -> NewTurn:
     """Make the turn of a message that the bot could not answer: no response, the session as it was."""
     return _turn(message, conversation, [], conversation.session, failed=True)
+
+
+def _record(
+    message: UserMessage, said: Any, index: int, count: int, counter: int, revision: int
+) -> dict[str, Any]:
+    """Write a BotResponse as JSON has it; of what is in it, only what was said has not been checked before."""
+    record: dict[str, Any] = {
+        "schemaVersion": 1,
+        "id": response_id(message.id, index),
+        "channelId": message.channel_id,
+        "userId": message.user.id,
+        "inReplyTo": message.id,
+        "index": index,
+        "count": count,
+        "messageCounter": counter,
+        "kind": kind_of(said),
+        "message": json_object(said),
+        "createdAt": now().isoformat().replace("+00:00", "Z"),
+        "channelRevision": revision,
+    }
+    if message.traceparent is not None:
+        record["traceparent"] = message.traceparent
+    return record
 
 
 def _turn(
@@ -79,7 +89,8 @@ def _turn(
     responses: list[dict[str, Any]],
     session: dict[str, Any],
     *,
-    failed: bool,
+    revision: int | None = None,
+    failed: bool = False,
 ) -> NewTurn:
     number = conversation.turns + 1
     return NewTurn(
@@ -102,4 +113,5 @@ def _turn(
             message_counter=conversation.message_counter + len(responses),
             turns=number,
         ),
+        channel_revision=revision,
     )

@@ -19,7 +19,7 @@ from broker.api.patience import LEFT_BEHIND, leaving_behind
 from broker.api.problems import Problem, unauthorized
 from broker.api.receipt import EVENT_RECEIVED
 from broker.api.schemas import Accepted
-from broker.ids import new_message_id
+from broker.ids import new_message_id, new_repeatable_id
 from broker.models.acceptance import accept, accept_legacy
 from broker.models.inbound import ChannelId, LegacyMessageRequest, MessageRequest
 from broker.models.records import UserMessage
@@ -88,9 +88,9 @@ class Messages(Endpoint):
         return answer(Accepted(message=EVENT_RECEIVED, id=message.id))
 
     async def _message_id(self, channel_id: str, key: str | None) -> str:
-        new = new_message_id()
         if key is None:
-            return new
+            return new_message_id()
+        new = new_repeatable_id()
         fingerprint = fingerprint_of(await self.request.read())
         claiming = self.parts.idempotency_keys.claim(channel_id, key, fingerprint, new)
         named = await leaving_behind(claiming, self.request.app[LEFT_BEHIND])

@@ -31,6 +31,8 @@ T = TypeVar("T")
 MOST_WAITING = 4096
 #: Publishes in one transaction.
 BATCH = 1024
+#: How long a publish waits for others to be written with where there are many, in seconds.
+BUSY_LINGER_S = 0.005
 #: How long an acknowledgement waits for something to be written with, in seconds.
 ACKS_LINGER_S = 0.02
 #: Routes remembered; keys hold channel ids, so there may be many.
@@ -47,7 +49,9 @@ class EmbeddedBroker:
         # One thread of its own: SQLite blocks, and what one thread does needs no locks.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="queues")
         self._file: QueueFile | None = None
-        self._publications: Batcher[Publication, None] = Batcher(self._apply, BATCH)
+        self._publications: Batcher[Publication, None] = Batcher(
+            self._apply, BATCH, busy_linger_s=BUSY_LINGER_S
+        )
         self._room = asyncio.Semaphore(MOST_WAITING)
         self._number = 0
         #: Numbers up to this may have been handed out before, by this process or the one before it.

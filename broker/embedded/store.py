@@ -3,6 +3,8 @@
 import fcntl
 import sqlite3
 from collections.abc import Iterable, Sequence
+from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
@@ -26,8 +28,21 @@ CREATE INDEX IF NOT EXISTS message_queue ON message (queue, number);
 CREATE TABLE IF NOT EXISTS deployment (partitions INTEGER NOT NULL);
 """
 
-
-_INSERT = "INSERT INTO message (number, queue, id, routing_key, headers, body) VALUES (?, ?, ?, ?, ?, ?)"
+# A batch is one statement, and so a transaction of its own. The thread needs the interpreter's lock again after each
+# statement, and may wait 5 ms for it while the event loop is busy. A row without a queue is one to be deleted.
+_CHANGES = """
+CREATE TEMP VIEW change AS
+    SELECT NULL AS number, NULL AS queue, NULL AS id, NULL AS routing_key, NULL AS headers, NULL AS body;
+CREATE TEMP TRIGGER put INSTEAD OF INSERT ON change WHEN NEW.queue IS NOT NULL BEGIN
+    INSERT INTO message (number, queue, id, routing_key, headers, body)
+    VALUES (NEW.number, NEW.queue, NEW.id, NEW.routing_key, NEW.headers, NEW.body);
+END;
+CREATE TEMP TRIGGER take INSTEAD OF INSERT ON change WHEN NEW.queue IS NULL BEGIN
+    DELETE FROM message WHERE number = NEW.number;
+END;
+"""
+#: Rows in one statement, and as many texts of it: what is more takes several, as one transaction.
+_MOST_ROWS = 128
 
 _FETCH = (
     "SELECT id, body, routing_key, headers, number, returned FROM message"
@@ -45,6 +60,9 @@ _PROBE = 0
 #: What one publish writes: for each queue that takes the message its number there, the queue and the message.
 Publication = Sequence[tuple[int, str, Envelope]]
 
+#: Number, queue, id, routing key, headers and body; of what is to be deleted, the number alone.
+_Change = tuple[int, str | None, str | None, str | None, bytes | None, bytes | None]
+
 
 class QueueFile:
     """The file, opened for this process alone. Every method blocks: call them from one thread.
@@ -57,11 +75,16 @@ class QueueFile:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(path.with_name(path.name + ".lock"))
         try:
-            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._connection = sqlite3.connect(
+                path, isolation_level=None, check_same_thread=False, cached_statements=2 * _MOST_ROWS
+            )
             self._connection.execute("PRAGMA journal_mode=WAL")
             # FULL, so that a publish that returned survives also the loss of power.
             self._connection.execute("PRAGMA synchronous=FULL")
+            # What is inserted into a view is gathered first, and need not see the disk twice.
+            self._connection.execute("PRAGMA temp_store=MEMORY")
             self._connection.executescript(_SCHEMA)
+            self._connection.executescript(_CHANGES)
             self._complete()
             self._check_partitions(topology.partitions)
         except sqlite3.Error as error:
@@ -81,11 +104,15 @@ class QueueFile:
 
         Raises BrokerUnavailable where that fails; nothing of it happened then.
         """
+        rows = [*_put(publications), *((number, None, None, None, None, None) for number in done)]
         connection = self._connection
         try:
+            if len(rows) <= _MOST_ROWS:
+                _change(connection, rows)
+                return
             connection.execute("BEGIN IMMEDIATE")
-            connection.executemany(_INSERT, _rows(publications))
-            connection.executemany("DELETE FROM message WHERE number = ?", ((number,) for number in done))
+            for start in range(0, len(rows), _MOST_ROWS):
+                _change(connection, rows[start : start + _MOST_ROWS])
             connection.execute("COMMIT")
         except BaseException as error:
             if connection.in_transaction:
@@ -146,11 +173,22 @@ class QueueFile:
         self._connection.execute("UPDATE deployment SET partitions = ?", (wanted,))
 
 
-def _rows(publications: Iterable[Publication]) -> Iterable[tuple[int, str, str, str, bytes, bytes]]:
+def _put(publications: Iterable[Publication]) -> Iterable[_Change]:
     for publication in publications:
         for number, queue, envelope in publication:
-            headers = to_json(dict(envelope.headers))
+            headers = to_json(dict(envelope.headers)) if envelope.headers else b"{}"
             yield number, queue, envelope.id, envelope.routing_key, headers, envelope.body
+
+
+def _change(connection: sqlite3.Connection, rows: Sequence[_Change]) -> None:
+    if rows:
+        connection.execute(_change_of(len(rows)), list(chain.from_iterable(rows)))
+
+
+@cache
+def _change_of(rows: int) -> str:
+    row = "(?, ?, ?, ?, ?, ?)"
+    return f"INSERT INTO change VALUES {', '.join([row] * rows)}"  # noqa: S608 - of question marks
 
 
 def _lock(path: Path) -> IO[bytes]:

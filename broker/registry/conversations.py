@@ -1,20 +1,19 @@
 """Conversations and turns, as the bot worker loads and writes them: many at a time, in a few statements."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import Row
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker.models.records import UserMessage, now
+from broker.models.records import UserMessage
 from broker.partitions import conversation_key
 from broker.registry.channels import channel_of
 from broker.registry.database import Database
 from broker.registry.records import Channel, Conversation, Turn
-from broker.registry.rows import keys
+from broker.registry.rows import Rows, keys
 from broker.registry.turn_statements import TurnStatements
 
 #: Channels remembered as they were when they were last met.
@@ -36,6 +35,20 @@ class NewTurn:
 
     turn: Turn
     conversation: Conversation
+    #: The revision of its channel that its responses were made for; None where it has none.
+    channel_revision: int | None = None
+
+
+class TurnWriter(Protocol):
+    """Writes turns with their conversations, for one dialect."""
+
+    async def commit(self, new: Sequence[Mapping[str, Any]], published: Sequence[str]) -> set[str]:
+        """Write turns and mark earlier ones; returns the ids of the messages whose turns were written."""
+        ...
+
+    async def mark(self, published: Sequence[str]) -> None:
+        """Remember that the responses of these turns are on the broker."""
+        ...
 
 
 class Conversations:
@@ -44,6 +57,7 @@ class Conversations:
     def __init__(self, database: Database) -> None:
         self._db = database
         self._statements = TurnStatements(database.dialect)
+        self._writer = _writer(database, self._statements.rows)
         #: As they were at their last revision that was met.
         self._channels: dict[str, Channel] = {}
 
@@ -85,57 +99,21 @@ class Conversations:
             )
         ]
 
-    async def commit(self, new: Sequence[NewTurn]) -> list[bool]:
-        """Write turns with their conversations, in one transaction.
+    async def commit(self, new: Sequence[NewTurn], published: Sequence[str] = ()) -> list[bool]:
+        """Write turns with their conversations, and mark earlier ones as published, in one transaction.
 
-        An entry is False, and nothing of it written, where its conversation has moved on since it was loaded,
-        or its message has a turn already, or an entry before it is of the same conversation or message.
+        An entry is False, and nothing of it written, where its conversation has moved on or its channel was changed
+        since they were loaded, or its message has a turn already, or an entry before it is of the same conversation
+        or message.
         """
         order = _first_of_each(new)
-        if self._statements.whole is not None:
-            rows = self._statements.whole_rows.given(_whole_row(new[index]) for index in order)
-            try:
-                async with self._db.single() as connection:
-                    found = await connection.execute(self._statements.whole, rows)
-                    written = {row.message_id for row in found}
-            except IntegrityError:
-                # A message has a turn of another conversation already; all of this was undone.
-                pass
-            else:
-                mine = {index for index in order if new[index].turn.message_id in written}
-                return [index in mine for index in range(len(new))]
-        return await self._commit_stepwise(new, order)
-
-    async def _commit_stepwise(self, new: Sequence[NewTurn], order: Sequence[int]) -> list[bool]:
-        statements, dialect = self._statements, self._db.dialect
-        async with self._db.write() as connection:
-            # A turn's number is unique in its conversation: of two processes that write the same one, the
-            # second waits here for the first, and then inserts nothing. They come in order of their keys, so
-            # two batches never wait for each other.
-            rows = statements.turn_rows.given(_turn_row(new[index]) for index in order)
-            inserted = {row.message_id for row in await connection.execute(statements.insert_turns, rows)}
-            mine = [index for index in order if new[index].turn.message_id in inserted]
-            moved: set[str] = set()
-            for statement, part in (
-                (statements.open, [new[index].conversation for index in mine if new[index].turn.number == 1]),
-                (
-                    statements.advance,
-                    [new[index].conversation for index in mine if new[index].turn.number != 1],
-                ),
-            ):
-                if part:
-                    rows = statements.conversation_rows.given(map(_conversation_row, part))
-                    moved.update(row.key for row in await connection.execute(statement, rows))
-            lost = [new[index].turn.message_id for index in mine if new[index].conversation.key not in moved]
-            if lost:
-                await connection.execute(statements.delete_turns, keys(dialect, lost))
-        written = {index for index in mine if new[index].conversation.key in moved}
-        return [index in written for index in range(len(new))]
+        written = await self._writer.commit([_row(new[index]) for index in order], published)
+        mine = {index for index in order if new[index].turn.message_id in written}
+        return [index in mine for index in range(len(new))]
 
     async def mark_published(self, message_ids: Sequence[str]) -> None:
         """Remember that the responses of these turns are on the broker."""
-        async with self._db.single() as connection:
-            await connection.execute(self._statements.mark_published, keys(self._db.dialect, message_ids))
+        await self._writer.mark(message_ids)
 
     def _knows(self, channel_id: str, revision: int) -> bool:
         known = self._channels.get(channel_id)
@@ -146,6 +124,17 @@ class Conversations:
             self._channels.clear()
         for row in await connection.execute(self._statements.channels, keys(self._db.dialect, wanted)):
             self._channels[row.id] = channel_of(row)
+
+
+def _writer(database: Database, rows: Rows) -> TurnWriter:
+    # Each comes with its own driver, of which a process needs one.
+    if database.dialect == "sqlite":
+        from broker.registry.sqlite_turns import SqliteTurns
+
+        return SqliteTurns(database, rows)
+    from broker.registry.postgres_turns import PostgresTurns
+
+    return PostgresTurns(database, rows)
 
 
 def _first_of_each(new: Sequence[NewTurn]) -> list[int]:
@@ -160,27 +149,7 @@ def _first_of_each(new: Sequence[NewTurn]) -> list[int]:
     return sorted(first, key=lambda index: new[index].conversation.key)
 
 
-def _conversation_row(conversation: Conversation) -> dict[str, Any]:
-    return {
-        "key": conversation.key,
-        "channel_id": conversation.channel_id,
-        "user_id": conversation.user_id,
-        "session": conversation.session,
-        "message_counter": conversation.message_counter,
-        "turns": conversation.turns,
-        "updated_at": now(),
-    }
-
-
-def _whole_row(new: NewTurn) -> dict[str, Any]:
-    return {
-        **_turn_row(new),
-        "user_id": new.conversation.user_id,
-        "session": new.conversation.session,
-    }
-
-
-def _turn_row(new: NewTurn) -> dict[str, Any]:
+def _row(new: NewTurn) -> dict[str, Any]:
     turn = new.turn
     return {
         "message_id": turn.message_id,
@@ -193,6 +162,9 @@ def _turn_row(new: NewTurn) -> dict[str, Any]:
         "outcome": turn.outcome,
         "published": turn.published,
         "created_at": turn.created_at,
+        "user_id": new.conversation.user_id,
+        "session": new.conversation.session,
+        "channel_revision": new.channel_revision,
     }
 
 

@@ -1,9 +1,9 @@
 """The database: one engine, reads and writes as transactions, and outages told apart from mistakes."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sqlalchemy import Table, text
 from sqlalchemy.exc import DBAPIError
@@ -13,6 +13,13 @@ from broker.errors import SchemaMismatch
 from broker.registry.engine import make_direct, make_engine
 from broker.registry.outages import is_outage, outages_told
 from broker.registry.schema import HEAD
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from broker.registry.sqlite import Connection
+
+T = TypeVar("T")
 
 
 class Database:
@@ -69,6 +76,18 @@ class Database:
         else:
             async with self.read() as connection:
                 yield connection
+
+    async def in_thread(self, work: "Callable[[sqlite3.Connection], T]") -> T:
+        """Write to SQLite in one step of a connection's thread, in which each statement is a transaction of its own.
+
+        It takes place also where whoever waits for it is cancelled meanwhile. Raises RegistryUnavailable while the
+        database is away.
+        """
+        assert self._writing is not None, "only SQLite is a part of this process"
+        with outages_told():
+            async with self._writing, self.engine.connect() as connection:
+                raw = await connection.get_raw_connection()
+                return await cast("Connection", raw.driver_connection).in_thread(work)
 
     def insert(self, table: Table) -> Any:
         """Return the dialect's own insert, which knows on_conflict_do_nothing and on_conflict_do_update."""

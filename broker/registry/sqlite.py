@@ -34,6 +34,8 @@ _PRAGMAS = (
     # only FULL syncs every commit.
     "PRAGMA synchronous=FULL",
     "PRAGMA foreign_keys=ON",
+    # What is inserted into a view is gathered first, and need not see the disk twice.
+    "PRAGMA temp_store=MEMORY",
 )
 
 
@@ -82,6 +84,15 @@ class Connection(aiosqlite.Connection):
     def cursor(self) -> "Cursor":  # type: ignore[override]  # Aiosqlite's is a coroutine, and this needs no wait.
         """Return a cursor, without asking the thread for one."""
         return Cursor(self)
+
+    async def in_thread(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do work in the connection's thread, in one step of it.
+
+        Each statement there is a transaction of its own. What has begun takes place whatever becomes of whoever
+        waits for it.
+        """
+        done: T = await self._execute(work, self._conn)  # type: ignore[no-untyped-call]
+        return done
 
     async def rollback(self) -> None:
         """Roll back, where there is a transaction."""

@@ -7,13 +7,14 @@ from broker.port import Subscription
 from broker.registry.conversations import Conversations
 from broker.registry.dead_letters import DeadLetters
 from broker.topology import DEAD, MESSAGES, inbound_queue
-from consumers.bot_worker import Bots, BotSession, Turns
+from consumers.bot_worker import Bots, BotSession
 from consumers.bots.catalogue import make_bot
 from consumers.composition.base import Base
 from consumers.dead_letters import DeadLetterSession
 from consumers.intake import IntakeSession
 from consumers.serving import Session, Stop
 from consumers.sharing import Sharing
+from consumers.turn_writing import Turns
 
 
 async def work_bot(base: Base) -> None:

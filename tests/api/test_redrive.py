@@ -20,9 +20,10 @@ from broker.registry.conversations import Conversations
 from broker.registry.records import Attempt, DeadLetter, Delivery
 from broker.topology import DEAD, MESSAGES, inbound_key, inbound_queue
 from consumers import turns
-from consumers.bot_worker import Bots, BotSession, Turns
+from consumers.bot_worker import Bots, BotSession
 from consumers.bots.protocol import Reply
 from consumers.dead_letters import DeadLetterSession
+from consumers.turn_writing import Turns
 
 T0 = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 PARTITIONS = 2

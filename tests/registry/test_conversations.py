@@ -1,6 +1,8 @@
 """Turns are written once, with their conversation or not at all, whoever else writes at the same time."""
 
 import asyncio
+import sqlite3
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
@@ -12,6 +14,7 @@ from broker.models.records import UserMessage, now
 from broker.registry.channels import Channels
 from broker.registry.conversations import Conversations, Loaded, NewTurn
 from broker.registry.database import Database
+from broker.registry.direct import Statement
 from broker.registry.history import History
 from broker.registry.records import Conversation, Turn
 from broker.registry.webhooks import Webhooks
@@ -251,15 +254,34 @@ async def test_workers_that_compete_leave_no_gap_and_repeat_nothing(database_url
         await database.close()
 
 
-@pytest.mark.parametrize("size", [1, 300])
-async def test_a_batch_costs_the_same_statements_whatever_its_size(database: Database, size: int) -> None:
+def statements_of(database: Database, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that is filled with what PostgreSQL is asked for, or the steps that SQLite's thread makes."""
     statements: list[str] = []
-    event.listen(
-        database.engine.sync_engine,
-        "before_cursor_execute",
-        lambda *args: statements.append(args[2]),
-        named=False,
-    )
+    engine = database.engine.sync_engine
+    event.listen(engine, "before_cursor_execute", lambda *args: statements.append(args[2]), named=False)
+    write = database.in_thread
+
+    async def in_thread(work: Callable[[sqlite3.Connection], Any]) -> Any:
+        statements.append("write")
+        return await write(work)
+
+    monkeypatch.setattr(database, "in_thread", in_thread)
+    if (direct := database.direct) is not None:
+        run = direct.run
+
+        async def run_directly(statement: Statement, given: Mapping[str, Any]) -> Any:
+            statements.append(statement.text)
+            return await run(statement, given)
+
+        monkeypatch.setattr(direct, "run", run_directly)
+    return statements
+
+
+@pytest.mark.parametrize("size", [1, 300])
+async def test_a_batch_costs_the_same_statements_whatever_its_size(
+    database: Database, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statements = statements_of(database, monkeypatch)
     store = Conversations(database)
     asked = [message(f"u{n}") for n in range(size)]
     loaded = await store.load(asked)
@@ -271,12 +293,62 @@ async def test_a_batch_costs_the_same_statements_whatever_its_size(database: Dat
         asked = [message(f"u{n}") for n in range(size)]
         loaded = await store.load(asked)
         assert [known.conversation.turns for known in loaded] == [turn + 1] * size
-    statements = [each for each in statements if not each.startswith("BEGIN")]
-    # PostgreSQL writes turns and conversations in one statement; SQLite in two, others for new conversations.
-    commits = 1 if database.dialect == "postgresql" else 2
-    assert len(statements) == 3 + 2 * (commits + 1)
-    # One text for each, so that it is prepared once.
-    assert len(set(statements)) == 1 + (1 if commits == 1 else 3) + 1
+    assert len(statements) == 3 + 2 * (1 + 1)
+    # One text for each, so that it is prepared once; SQLite has one for turns and marks.
+    assert len(set(statements)) == (2 if database.dialect == "sqlite" else 3)
+
+
+async def test_turns_are_written_with_the_marks_of_earlier_ones(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Conversations(database)
+    asked = [message(user) for user in "abc"]
+    loaded = await store.load(asked)
+    assert await store.commit([answered(asked[0], loaded[0])]) == [True]
+    statements = statements_of(database, monkeypatch)
+    new = [answered(*each) for each in zip(asked[1:], loaded[1:], strict=True)]
+    assert await store.commit(new, [asked[0].id, "unknown"]) == [True, True]
+    found = [known.turn for known in await store.load(asked)]
+    assert [turn is not None and turn.published for turn in found] == [True, False, False]
+    await store.mark_published([asked[2].id])
+    assert await store.commit([], [asked[1].id]) == []
+    found = [known.turn for known in await store.load(asked)]
+    assert [turn is not None and turn.published for turn in found] == [True, True, True]
+    # One for both, two queries of a load that finds turns, two marks, and the queries again.
+    assert len(statements) == 7
+
+
+async def test_two_stores_on_one_connection_know_their_own_turns(database: Database) -> None:
+    stores = [Conversations(database), Conversations(database)]
+    asked = [message(user) for user in "abcdef"]
+    loaded = await stores[0].load(asked)
+    new = [answered(*each) for each in zip(asked, loaded, strict=True)]
+    assert await stores[0].commit(new[:3]) == [True] * 3
+    # The same places of a batch, some of which are refused.
+    assert await stores[1].commit([new[3], new[1], new[4]]) == [True, False, True]
+    assert await stores[1].commit([new[0], new[5]]) == [False, True]
+
+
+async def test_a_turn_made_for_a_channel_as_it_was_is_refused(database: Database) -> None:
+    channels, store = Channels(database), Conversations(database)
+    await channels.create("c", {"type": "echo"}, channel_id=CHANNEL)
+    asked = [message("a"), message("b")]
+    for _ in range(2):  # a conversation's first turn, and a later one
+        loaded = await store.load(asked)
+        new = [answered(*each) for each in zip(asked, loaded, strict=True)]
+        assert loaded[0].channel is not None
+        revision = loaded[0].channel.revision
+        made_for = [replace(each, channel_revision=revision) for each in new]
+        await Webhooks(database).create(CHANNEL, url="https://example.com")
+        assert await store.commit([made_for[0], new[1]]) == [False, True]
+        assert await store.commit([replace(made_for[0], channel_revision=revision + 1)]) == [True]
+        asked = [message("a"), message("b")]
+    loaded = await store.load(asked)
+    assert [known.conversation.turns for known in loaded] == [2, 2]
+    assert loaded[0].channel is not None
+    await channels.delete(CHANNEL)
+    new = [answered(*each) for each in zip(asked, loaded, strict=True)]
+    assert await store.commit([replace(new[0], channel_revision=loaded[0].channel.revision)]) == [False]
 
 
 async def test_a_channel_that_changed_or_was_deleted_is_loaded_as_it_is(database: Database) -> None:

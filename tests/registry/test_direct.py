@@ -1,0 +1,77 @@
+"""The way past SQLAlchemy: what it is given, and how the absence of the database is told."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import asyncpg
+import pytest
+from sqlalchemy import Column, Integer, bindparam, select, text
+
+from broker.errors import RegistryUnavailable
+from broker.registry.database import Database
+from broker.registry.direct import Direct, Statement
+from broker.registry.rows import Rows
+from broker.registry.tables import Json, Utc, Words
+
+MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+
+
+@pytest.fixture
+async def direct(postgres_url: str) -> AsyncIterator[Direct]:
+    """Provide the way past SQLAlchemy."""
+    database = Database(postgres_url)
+    assert database.direct is not None
+    yield database.direct
+    await database.close()
+
+
+async def test_values_are_written_as_the_tables_columns_have_them(direct: Direct) -> None:
+    columns = [Column("n", Integer), Column("said", Words()), Column("data", Json), Column("at", Utc)]
+    rows = Rows("postgresql", columns)
+    statement = Statement(rows.source.where(text("true")))
+    given = [
+        {"n": 1, "said": "nul \x00 and \ud800", "data": {"a": [1, "ü"]}, "at": MOMENT},
+        {"n": None, "said": None, "data": None, "at": None},
+    ]
+    found = await direct.run(statement, rows.given(given))
+    assert [tuple(row) for row in found] == [
+        (1, "nul \N{REPLACEMENT CHARACTER} and \N{REPLACEMENT CHARACTER}", '{"a":[1,"ü"]}', MOMENT),
+        (None, None, None, None),
+    ]
+
+
+async def test_many_at_a_time_wait_for_each_other(direct: Direct) -> None:
+    statement = Statement(select(bindparam("n", type_=Integer)))
+    found = await asyncio.gather(*(direct.run(statement, {"n": n}) for n in range(50)))
+    assert [row[0] for (row,) in found] == list(range(50))
+
+
+async def test_connections_that_the_server_cut_are_made_anew(direct: Direct, postgres_url: str) -> None:
+    statement = Statement(select(bindparam("n", type_=Integer)))
+    await direct.run(statement, {"n": 1})
+    other = await asyncpg.connect(postgres_url)
+    try:
+        await other.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    finally:
+        await other.close()
+    # Whoever asks at the moment in which the connection ends is told to come again.
+    for _ in range(3):
+        try:
+            ((value,),) = await direct.run(statement, {"n": 2})
+        except RegistryUnavailable:
+            continue
+        assert value == 2
+        return
+    raise AssertionError("it did not come back")
+
+
+async def test_a_database_that_is_away_is_told_as_such() -> None:
+    database = Database("postgresql://nobody@127.0.0.1:1/none")
+    assert database.direct is not None
+    with pytest.raises(RegistryUnavailable):
+        await database.direct.run(Statement(select(bindparam("n", type_=Integer))), {"n": 1})
+    await database.close()
