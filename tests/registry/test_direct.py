@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from typing import Any
 
 import asyncpg
 import pytest
@@ -30,7 +31,7 @@ async def test_values_are_written_as_the_tables_columns_have_them(direct: Direct
     columns = [Column("n", Integer), Column("said", Words()), Column("data", Json), Column("at", Utc)]
     rows = Rows("postgresql", columns)
     statement = Statement(rows.source.where(text("true")))
-    given = [
+    given: list[dict[str, Any]] = [
         {"n": 1, "said": "nul \x00 and \ud800", "data": {"a": [1, "ü"]}, "at": MOMENT},
         {"n": None, "said": None, "data": None, "at": None},
     ]
