@@ -113,9 +113,8 @@ def _costs(rows: Sequence[Row]) -> dict[str, tuple[float, str]]:
             "measured: one delivery worker on one partition, whose limit it may be",
         ),
         "confirm_s": (round(max(0.0, hop_s), 5), "measured: a publish and its consume, less RabbitMQ's CPU"),
-        "query_s": (round(steps["query"], 5), "measured: one SELECT, alone"),
-        "commit_s": (round(steps["commit"], 5), "measured: one INSERT, alone"),
-        "post_s": (round(steps["POST"], 5), "measured: one POST, alone"),
+        "commit_s": (round(steps["commit"], 5), "measured: one INSERT, in turn with the other steps"),
+        "post_s": (round(steps["POST"], 5), "measured: one POST, in turn with the other steps"),
         "process_mb": (round(max(memory)), "measured: the larger of API and bot worker"),
         "turn_disk_bytes": (round(whole.data["turn_bytes"]), "measured: tables and indexes, a turn"),
         "delivery_disk_bytes": (

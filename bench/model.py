@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 PREFETCH, PLACES, PLACES_EACH, PLACES_SLOW = 200, 512, 64, 4
 TURNS_A_BATCH, ROWS_A_BATCH, ROWS_KEPT = 256, 500, 50_000
 PATIENCE_S, LINGER_S = 1.0, 0.05
-BUSY_LINGER_S, MARK_LINGER_S, ACK_LINGER_S = 0.01, 0.02, 0.02
-#: Assumption: of a turn's work in PostgreSQL, what its commit takes; its load and its mark take a quarter each.
-COMMIT_PART = 0.5
+BUSY_LINGER_S, MARK_LINGER_S, ACK_LINGER_S = 0.02, 0.02, 0.02
+#: Assumption: of a turn's work in PostgreSQL, what its commit takes; its mark takes the rest.
+COMMIT_PART = 0.75
 #: Assumption: members of a quorum queue, where the cluster has as many nodes.
 REPLICAS = 3
 
@@ -43,9 +43,8 @@ class Costs:
     follower_factor: float
     #: Messages a second that one single-active-consumer queue carries through one worker.
     partition_rate: float
-    #: Publish to confirm; one read; one transaction's commit; one POST to a receiver that answers at once.
+    #: Publish to confirm; one transaction's commit; one POST to a receiver that answers at once.
     confirm_s: float
-    query_s: float
     commit_s: float
     post_s: float
     #: Memory at rest in MB: a worker or API process, a RabbitMQ node, PostgreSQL, one connection to it.
@@ -168,9 +167,10 @@ def work(costs: Costs, load: Load, clusters: int = 1) -> Work:
 def turn_seconds(costs: Costs, load: Load) -> float:
     """Return how long a conversation is at one message, on a bot worker that has others too, in seconds.
 
-    Load and commit wait for company, and then for half of a transaction that runs and for their own.
+    Its conversation is remembered. The commit waits for company, then for half of a transaction that runs and for its
+    own.
     """
-    waits_s = 2 * BUSY_LINGER_S + 1.5 * (costs.query_s + costs.commit_s)
+    waits_s = BUSY_LINGER_S + 1.5 * costs.commit_s
     cpu_s = (costs.bot_turn_us + load.responses * costs.bot_response_us) / 1e6
     return waits_s + cpu_s + load.bot_s + load.responses * costs.confirm_s
 
@@ -232,6 +232,6 @@ def latency_s(costs: Costs, load: Load) -> float:
     """Return the time in seconds from the sender's POST until a webhook has the answer, where nothing waits."""
     cpu_us = (
         costs.api_us + costs.bot_turn_us + costs.bot_response_us + costs.deliver_response_us
-        + costs.deliver_attempt_us / 2 + 2 * costs.rabbitmq_us + costs.postgres_turn_us * (1 + COMMIT_PART) / 2
+        + costs.deliver_attempt_us / 2 + 2 * costs.rabbitmq_us + costs.postgres_turn_us * COMMIT_PART
     )  # fmt: skip
-    return cpu_us / 1e6 + costs.query_s + costs.commit_s + load.bot_s + 2 * costs.confirm_s + costs.post_s
+    return cpu_us / 1e6 + costs.commit_s + load.bot_s + 2 * costs.confirm_s + costs.post_s

@@ -122,11 +122,10 @@ class Run:
         yield self._postgres.serve(rows * part * each_us / 1e6)
         yield self.env.timeout(fixed_s)
 
-    def _batchers_of_a_worker(self) -> tuple[Batcher, Batcher, Batcher]:
-        rest, costs = (1 - model.COMMIT_PART) / 2, self.costs
+    def _batchers_of_a_worker(self) -> tuple[Batcher, Batcher]:
+        rest, costs = 1 - model.COMMIT_PART, self.costs
         busy_s = model.BUSY_LINGER_S
         return (
-            Batcher(self, lambda rows: self.transaction(costs.query_s, rows, rest, "turn"), 0, busy_s),
             Batcher(
                 self,
                 lambda rows: self.transaction(costs.commit_s, rows, model.COMMIT_PART, "turn"),
@@ -173,9 +172,8 @@ class Run:
         message, acknowledge = item
         # Partitions are shared out evenly: nobody has more than one above another.
         worker = message.partition % len(self._bot)
-        cpu, (load, commit, mark) = self._bot[worker], self._batchers[worker]
+        cpu, (commit, mark) = self._bot[worker], self._batchers[worker]
         yield cpu.serve(self.costs.bot_turn_us / 2e6)
-        yield load.submit()
         if self.load.bot_s:
             yield self.env.timeout(self.chance.expovariate(1 / self.load.bot_s))
         yield commit.submit()

@@ -13,9 +13,9 @@ from bench.model import Costs, Deployment, Load
 from bench.planning import TooMuch
 from broker.batching import Batcher
 from broker.rabbitmq import subscription
-from broker.registry.engine import POOL
+from broker.registry.engine import DIRECT_POOL, POOL
 from broker.settings import Settings
-from consumers import bot_worker, concurrency, delivery_log, in_flight
+from consumers import concurrency, delivery_log, in_flight, turn_writing
 from consumers.assignment import assign
 
 KEPT = kept_costs.read()
@@ -152,12 +152,12 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert Batcher(lambda _: None)._limit == model.TURNS_A_BATCH  # type: ignore[arg-type,return-value]
     assert (delivery_log.ROWS_A_BATCH, delivery_log.MOST_WAITING) == (model.ROWS_A_BATCH, model.ROWS_KEPT)
     assert delivery_log.LINGER_S == model.LINGER_S
-    assert (bot_worker.BUSY_LINGER_S, bot_worker.MARK_LINGER_S) == (
+    assert (turn_writing.BUSY_LINGER_S, turn_writing.MARK_LINGER_S) == (
         model.BUSY_LINGER_S,
         model.MARK_LINGER_S,
     )
     assert subscription.LINGER_S == model.ACK_LINGER_S
-    assert POOL == planning.CONNECTIONS
+    assert POOL + DIRECT_POOL == planning.CONNECTIONS
 
 
 def test_every_cost_says_where_it_comes_from() -> None:
