@@ -32,9 +32,8 @@ class Pool:
         Raises TimeoutError without one in time, BrokenAnswer, ssl.SSLError or another OSError.
         """
         loop = asyncio.get_running_loop()
-        connections = self._idle.get(origin)
-        if connections:
-            connection = connections.pop()
+        connection = self._take_idle(origin)
+        if connection is not None:
             deadline = loop.call_later(timeout_s, connection.expire)
         else:
             until = loop.time() + timeout_s
@@ -61,6 +60,15 @@ class Pool:
         while self._all:
             self._emptied.clear()
             await self._emptied.wait()
+
+    def _take_idle(self, origin: Origin) -> Connection | None:
+        connections = self._idle.get(origin)
+        while connections:
+            connection = connections.pop()
+            # The server may have closed it a moment ago.
+            if connection.open:
+                return connection
+        return None
 
     def _made(self, origin: Origin) -> Connection:
         def idle(connection: Connection) -> None:
