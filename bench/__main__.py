@@ -40,7 +40,7 @@ PEER_TARGETS = {"faststream": 2.0, "taskiq": 3.0, "dramatiq": 3.0, "celery": 5.0
 
 async def deliveries(on: Servers, quick: bool) -> list[Row]:
     """Rows 1 and 2."""
-    rounds, messages = (1, 25_000) if quick else (3, 40_000)
+    rounds, messages = (1, 25_000) if quick else (2, 40_000)
     floors, ours, readers = [], [], []
     peers: dict[str, list[float]] = {peer.name: [] for peer in ([] if quick else PEERS)}
     for _ in range(rounds):
@@ -150,7 +150,7 @@ async def rate_embedded(on: Servers, quick: bool) -> list[Row]:
 async def growth(on: Servers, quick: bool, *, full: bool = False) -> list[Row]:
     """Row 8, and memory with many lanes seen."""
     rows = []
-    for what, found in (await measure_growth(on, 30_000, full=full)).items():
+    for what, found in (await measure_growth(on, 20_000, full=full)).items():
         sizes = sorted(found)
         least = cost(found[sizes[0]])
         worst = max(sizes[1:], key=lambda size: cost(found[size]))

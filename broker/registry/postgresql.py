@@ -12,12 +12,11 @@ from broker.registry.direct import Direct
 
 #: Tables grow from nothing to millions of rows within minutes, and a connection keeps the plan that it made when
 #: they were empty: one that reads all of a table, or of an index, for the sake of a few rows. All that is asked is
-#: looked up by keys, for which there are indexes. Compiling a plan takes longer than any of them; and making one anew
-#: for each execution, as the server likes to for arrays, takes a third of what a statement does.
-_PLANS = (
-    "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off; "
-    "SET plan_cache_mode = force_generic_plan"
-)
+#: looked up by keys, for which there are indexes. Compiling a plan takes longer than any of them.
+_PLANS = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off"
+#: For what every message asks a plan is made once: the server likes to make one anew for each array, which takes a
+#: third of what such a statement does. Not for all else, some of which needs to know how many lanes it is asked for.
+_KEPT_PLANS = f"{_PLANS}; SET plan_cache_mode = force_generic_plan"
 #: What libpq takes in a URL and asyncpg would hand to the server, which refuses it.
 _FOR_LIBPQ_ONLY = ("connect_timeout", "channel_binding", "gssencmode")
 
@@ -44,7 +43,7 @@ def make_engine(url: URL, *, connect_s: float, statement_s: float, pool: int) ->
 
 def make_direct(url: URL, *, connect_s: float, statement_s: float, pool: int) -> Direct:
     """Make the way past SQLAlchemy, of at most `pool` connections; times as for `make_engine`."""
-    return Direct(_dsn(url), setup=_PLANS, connect_s=connect_s, statement_s=statement_s, most=pool)
+    return Direct(_dsn(url), setup=_KEPT_PLANS, connect_s=connect_s, statement_s=statement_s, most=pool)
 
 
 def _dsn(url: URL) -> str:
