@@ -79,7 +79,7 @@ def scale_out(kept: Kept, workers: int) -> Outcome:
     """Simulate row 10: so many workers, each with few places, and an endpoint that takes its time."""
     return Run(
         kept.costs_alone("deliver"), replace(kept.bench, deliver=workers), Load(3600.0, receiver_s=kept.answer_s),
-        messages=1600 * workers, conversations=800, drain="out", places=kept.places,
+        messages=8_000, conversations=800, drain="out", places=kept.places,
     ).outcome()  # fmt: skip
 
 
