@@ -92,7 +92,7 @@ class Connection(asyncio.Protocol):
     def exchange(self, request: bytes) -> "asyncio.Future[Answer]":
         """Write a request; what is returned ends with its answer, or with BrokenAnswer, TimeoutError or OSError.
 
-        Whoever does not want to wait any more calls `abort`.
+        Whoever does not want to wait any more calls `give_up` with it.
         """
         waiter: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         if self._transport is None or self._transport.is_closing():
@@ -102,12 +102,22 @@ class Connection(asyncio.Protocol):
             self._transport.write(request)
         return waiter
 
-    def expire(self) -> None:
-        """End an exchange whose time is up: with its answer where the status line is here, else with TimeoutError."""
+    def expire(self, waiter: "asyncio.Future[Answer]") -> None:
+        """End an exchange whose time is up: with its answer where the status line is here, else with TimeoutError.
+
+        Does nothing where it has ended: the connection may carry another one by now.
+        """
+        if self._waiter is not waiter:
+            return
         if self._status:
             self._finish()
         else:
             self._fail(TimeoutError())
+            self.abort()
+
+    def give_up(self, waiter: "asyncio.Future[Answer]") -> None:
+        """Close the connection where it still carries this exchange."""
+        if self._waiter is waiter:
             self.abort()
 
     def abort(self) -> None:

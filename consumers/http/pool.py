@@ -32,20 +32,19 @@ class Pool:
         Raises TimeoutError without one in time, BrokenAnswer, ssl.SSLError or another OSError.
         """
         loop = asyncio.get_running_loop()
+        until = loop.time() + timeout_s
         connection = self._take_idle(origin)
-        if connection is not None:
-            deadline = loop.call_later(timeout_s, connection.expire)
-        else:
-            until = loop.time() + timeout_s
+        if connection is None:
             async with asyncio.timeout_at(until):
                 connection = await self._opener.open(origin, lambda: self._made(origin))
             if connection.open:
                 self._all.add(connection)
-            deadline = loop.call_at(until, connection.expire)
+        waiter = connection.exchange(request)
+        deadline = loop.call_at(until, connection.expire, waiter)
         try:
-            return await connection.exchange(request)
+            return await waiter
         except BaseException:
-            connection.abort()
+            connection.give_up(waiter)
             raise
         finally:
             deadline.cancel()

@@ -7,8 +7,8 @@ from ipaddress import ip_network
 
 import pytest
 
-from consumers.http.connection import BrokenAnswer
-from consumers.http.opening import AddressRefused, NameNotResolved, Origin
+from consumers.http.connection import BrokenAnswer, Connection
+from consumers.http.opening import AddressRefused, NameNotResolved, Opener, Origin
 from consumers.http.pool import Pool
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
@@ -235,6 +235,21 @@ async def test_who_gives_up_waiting_takes_the_connection_along() -> None:
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
         await server.emptied()
+
+
+async def test_who_gives_up_an_exchange_that_has_ended_does_not_break_the_next_one() -> None:
+    async with serving(always(OK)) as (server, _):
+        opener = Opener(LOOPBACK)
+        connection = await opener.open(server.origin, lambda: Connection(lambda _: None, lambda _: None))
+        first = connection.exchange(REQUEST)
+        await first
+        second = connection.exchange(REQUEST)
+        connection.expire(first)
+        connection.give_up(first)
+        assert (await second).status == 200
+        connection.abort()
+        await server.emptied()
+        await opener.close()
 
 
 @pytest.mark.parametrize(
