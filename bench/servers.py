@@ -15,7 +15,7 @@ from secrets import token_hex
 import asyncpg
 from servers.postgres import database_url
 from servers.postgres_program import PostgresProgram, find_programs
-from servers.rabbitmq import ProgramNode, program_node
+from servers.rabbitmq_program import ProgramNode, program_node
 
 from bench.receiver import Nginx
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from servers import postgres, rabbitmq
 from servers.rabbitmq import clean
+from servers.rabbitmq_node import Node
 
 from broker.registry.migration import migrate
 from broker.topology import Topology
@@ -53,14 +54,14 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session", name="rabbitmq")
-def rabbitmq_node() -> Iterator[rabbitmq.Node]:
+def rabbitmq_node() -> Iterator[Node]:
     """Provide a RabbitMQ node for the whole run."""
     with rabbitmq.rabbitmq_node() as node:
         yield node
 
 
 @pytest.fixture
-async def amqp_url(rabbitmq: rabbitmq.Node) -> str:
+async def amqp_url(rabbitmq: Node) -> str:
     """Provide the URL of the RabbitMQ node, on which nothing of Postbote is declared."""
     await clean(rabbitmq.url)
     return rabbitmq.url

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientResponse, ClientSession, TCPConnector
-from servers.rabbitmq import NamedNode, Node
+from servers.rabbitmq import NamedNode
+from servers.rabbitmq_node import Node
 from yarl import URL
 
 from broker.partitions import conversation_key, partition_of, partition_word

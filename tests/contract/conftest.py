@@ -4,7 +4,9 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from servers.rabbitmq import NamedNode, Node, clean, container_node, installed_node, kinds_here, program_node
+from servers.rabbitmq import NamedNode, clean, container_node, installed_node, kinds_here
+from servers.rabbitmq_node import Node
+from servers.rabbitmq_program import program_node
 
 from broker.embedded.broker import EmbeddedBroker
 from broker.port import Broker

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
-from servers.rabbitmq import Node
+from servers.rabbitmq_node import Node
 
 from broker.errors import BrokerUnavailable, SubscriptionLost
 from broker.port import Announcements, Broker

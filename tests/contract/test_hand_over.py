@@ -9,7 +9,7 @@ from functools import partial
 import aio_pika
 import pytest
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
-from servers.rabbitmq import Node
+from servers.rabbitmq_node import Node
 
 from broker.port import Broker, Envelope, Subscription
 from broker.rabbitmq.broker import RabbitBroker

@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 
 import aio_pika
 import pytest
-from servers.rabbitmq import Node, kinds_here
+from servers.rabbitmq import kinds_here
+from servers.rabbitmq_node import Node
 
 from broker.news import ChannelNews
 from broker.port import Broker

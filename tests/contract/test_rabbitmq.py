@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 
 import aio_pika
 import pytest
-from servers.rabbitmq import Node, kinds_here
+from servers.rabbitmq import kinds_here
+from servers.rabbitmq_node import Node
 from yarl import URL
 
 from broker.errors import BrokerUnavailable, SubscriptionLost, TopologyMismatch

@@ -10,7 +10,7 @@ from database_place import command, database_of_its_own
 from report import REPORT
 from servers.postgres import database_url
 from servers.postgres_program import SURVIVES_A_CRASH, PostgresProgram, program_server
-from servers.rabbitmq import ProgramNode, program_node
+from servers.rabbitmq_program import ProgramNode, program_node
 from stage import Stage, staged
 
 from broker.registry.migration import migrate

@@ -5,7 +5,7 @@ import time
 
 import pytest
 from receivers import Receiver, opened
-from servers.rabbitmq import ProgramNode
+from servers.rabbitmq_program import ProgramNode
 from stage import Stage, by_hand
 
 ALARM_S = 20.0

@@ -17,7 +17,7 @@ from load import Load
 from processes import free_port
 from receivers import Receiver, opened
 from servers.postgres_program import PostgresProgram
-from servers.rabbitmq import ProgramNode
+from servers.rabbitmq_program import ProgramNode
 from stage import Stage, Worker, staged
 from verdict import quantile, read_said
 

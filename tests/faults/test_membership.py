@@ -8,7 +8,7 @@ import pytest
 from behaviours import delayed
 from broker_place import served_by
 from receivers import Receiver, opened
-from servers.rabbitmq import ProgramNode
+from servers.rabbitmq_program import ProgramNode
 from stage import Stage, Worker, by_hand
 
 RESTLESS_S = 60.0

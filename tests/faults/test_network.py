@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from proxy import Proxy, proxied
 from receivers import Receiver, opened
-from servers.rabbitmq import ProgramNode
+from servers.rabbitmq_program import ProgramNode
 from stage import PARTITIONS, Stage
 
 from broker.errors import BrokerUnavailable

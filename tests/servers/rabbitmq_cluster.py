@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from servers.rabbitmq import ProgramNode, find_scripts
+from servers.rabbitmq_program import ProgramNode, find_scripts
 
 NODES = 3
 
