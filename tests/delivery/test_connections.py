@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from ipaddress import ip_network
 
 import pytest
@@ -18,24 +18,61 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 Talk = Callable[["Visitor"], Awaitable[None]]
 
 
+class OurSide:
+    """What our side of the connections has seen: the tests wait for that, rather than for a time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reads = self.ends = 0
+        self._changed = asyncio.Event()
+        received, lost = Connection.data_received, Connection.connection_lost
+
+        def data_received(connection: Connection, data: bytes) -> None:
+            received(connection, data)
+            self.reads += 1
+            self._changed.set()
+
+        def connection_lost(connection: Connection, exc: Exception | None) -> None:
+            lost(connection, exc)
+            self.ends += 1
+            self._changed.set()
+
+        monkeypatch.setattr(Connection, "data_received", data_received)
+        monkeypatch.setattr(Connection, "connection_lost", connection_lost)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something that it sees."""
+        async with asyncio.timeout(5):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
+
+
+@pytest.fixture(autouse=True)
+async def our_side(monkeypatch: pytest.MonkeyPatch) -> OurSide:
+    """Watch our side."""
+    return OurSide(monkeypatch)
+
+
 class Visitor:
     """One connection as the server sees it."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, other: OurSide) -> None:
         self._reader = reader
         self._writer = writer
+        self._other = other
 
     async def asks(self) -> None:
         """Read one request; raises IncompleteReadError where the connection ends."""
         await self._reader.readexactly(len(REQUEST))
 
     async def gets(self, *pieces: bytes) -> None:
-        """Send pieces, each in a segment of its own."""
+        """Send pieces, each once the other side has read the one before, or has left."""
         for piece in pieces:
+            reads, ends = self._other.reads, self._other.ends
             self._writer.write(piece)
             await self._writer.drain()
-            # Long enough for the other side's event loop to read it alone.
-            await asyncio.sleep(0.02)
+            if piece:
+                await self._other.until(lambda: (self._other.reads, self._other.ends) != (reads, ends))  # noqa: B023
 
     async def leaves(self) -> None:
         """Wait until the other side closes the connection."""
@@ -45,7 +82,8 @@ class Visitor:
 class Server:
     """Talks to each connection in its turn, and counts them."""
 
-    def __init__(self, *talks: Talk) -> None:
+    def __init__(self, our_side: OurSide, *talks: Talk) -> None:
+        self._our_side = our_side
         self._talks = list(talks)
         self.visitors = 0
         self.left = 0
@@ -61,7 +99,8 @@ class Server:
         talk = self._talks[min(self.visitors, len(self._talks) - 1)]
         self.visitors += 1
         try:
-            await talk(Visitor(reader, writer))
+            self.changed.set()
+            await talk(Visitor(reader, writer, self._our_side))
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
@@ -83,9 +122,18 @@ class Server:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
+Serving = Callable[..., AbstractAsyncContextManager[tuple[Server, Pool]]]
+
+
+@pytest.fixture
+def serving(our_side: OurSide) -> Serving:
+    """Serve each connection by one of the talks, in order."""
+    return lambda *talks: serve(our_side, *talks)
+
+
 @asynccontextmanager
-async def serving(*talks: Talk) -> AsyncIterator[tuple[Server, Pool]]:
-    server, pool = Server(*talks), Pool(LOOPBACK)
+async def serve(our_side: OurSide, *talks: Talk) -> AsyncIterator[tuple[Server, Pool]]:
+    server, pool = Server(our_side, *talks), Pool(LOOPBACK)
     listening = await asyncio.start_server(server.connected, "127.0.0.1", 0)
     server.origin = Origin("127.0.0.1", listening.sockets[0].getsockname()[1], tls=False)
     try:
@@ -140,7 +188,7 @@ def once_and_stay(*pieces: bytes) -> Talk:
          "offers an upgrade", "no reason"],
 )  # fmt: skip
 async def test_an_answer_is_read_and_its_connection_kept(
-    pieces: tuple[bytes, ...], status: int, body: bytes
+    pieces: tuple[bytes, ...], status: int, body: bytes, serving: Serving
 ) -> None:
     async with serving(always(*pieces)) as (server, pool):
         for _ in range(3):
@@ -160,7 +208,7 @@ async def test_an_answer_is_read_and_its_connection_kept(
     ],
     ids=["1.0", "close", "rubbish behind it", "an answer to nothing", "more than it said"],
 )
-async def test_a_connection_that_cannot_be_trusted_is_not_used_again(piece: bytes) -> None:
+async def test_a_connection_that_cannot_be_trusted_is_not_used_again(piece: bytes, serving: Serving) -> None:
     async with serving(once_and_stay(piece)) as (server, pool):
         for _ in range(2):
             answer = await pool.exchange(server.origin, REQUEST, 5)
@@ -169,7 +217,7 @@ async def test_a_connection_that_cannot_be_trusted_is_not_used_again(piece: byte
         assert server.visitors == 2
 
 
-async def test_what_comes_while_nobody_asks_closes_the_connection() -> None:
+async def test_what_comes_while_nobody_asks_closes_the_connection(serving: Serving) -> None:
     async def impatient(visitor: Visitor) -> None:
         await visitor.asks()
         await visitor.gets(OK, NO_CONTENT)
@@ -182,29 +230,29 @@ async def test_what_comes_while_nobody_asks_closes_the_connection() -> None:
         assert server.visitors == 2
 
 
-async def test_a_connection_that_the_server_closed_meanwhile_is_not_used_again() -> None:
+async def test_a_connection_that_the_server_closed_meanwhile_is_not_used_again(
+    serving: Serving, our_side: OurSide
+) -> None:
     async with serving(once(OK), always(OK)) as (server, pool):
         assert (await pool.exchange(server.origin, REQUEST, 5)).status == 200
-        await server.emptied()
-        # One turn for this side to read that it ended.
-        await asyncio.sleep(0.02)
+        await our_side.until(lambda: our_side.ends == 1)
         assert (await pool.exchange(server.origin, REQUEST, 5)).status == 200
 
 
-async def test_switching_protocols_is_an_answer_like_any_other() -> None:
+async def test_switching_protocols_is_an_answer_like_any_other(serving: Serving) -> None:
     switching = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nbinary"
     async with serving(once_and_stay(switching)) as (server, pool):
         assert (await pool.exchange(server.origin, REQUEST, 5)).status == 101
         await server.emptied()
 
 
-async def test_an_answer_whose_body_ends_with_the_connection_is_whole() -> None:
+async def test_an_answer_whose_body_ends_with_the_connection_is_whole(serving: Serving) -> None:
     async with serving(once(b"HTTP/1.1 200 OK\r\n\r\n", b"until the end")) as (server, pool):
         answer = await pool.exchange(server.origin, REQUEST, 5)
         assert (answer.status, answer.beginning) == (200, b"until the end")
 
 
-async def test_the_end_of_the_time_is_no_failure_where_the_status_line_is_here() -> None:
+async def test_the_end_of_the_time_is_no_failure_where_the_status_line_is_here(serving: Serving) -> None:
     begun = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegun"
     async with serving(once_and_stay(begun)) as (server, pool):
         answer = await pool.exchange(server.origin, REQUEST, 0.3)
@@ -212,7 +260,7 @@ async def test_the_end_of_the_time_is_no_failure_where_the_status_line_is_here()
         await server.emptied()
 
 
-async def test_without_an_answer_in_time_the_connection_is_closed_new_or_kept() -> None:
+async def test_without_an_answer_in_time_the_connection_is_closed_new_or_kept(serving: Serving) -> None:
     async def then_silent(visitor: Visitor) -> None:
         await visitor.asks()
         await visitor.gets(OK)
@@ -227,17 +275,16 @@ async def test_without_an_answer_in_time_the_connection_is_closed_new_or_kept() 
         assert server.visitors == 2
 
 
-async def test_who_gives_up_waiting_takes_the_connection_along() -> None:
+async def test_who_gives_up_waiting_takes_the_connection_along(serving: Serving) -> None:
     async with serving(once_and_stay()) as (server, pool):
         asking = asyncio.create_task(pool.exchange(server.origin, REQUEST, 5))
-        while not server.visitors:  # noqa: ASYNC110 - nobody tells when the server has accepted
-            await asyncio.sleep(0.005)
+        await server.changed.wait()
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
         await server.emptied()
 
 
-async def test_who_gives_up_an_exchange_that_has_ended_does_not_break_the_next_one() -> None:
+async def test_who_gives_up_an_exchange_that_has_ended_does_not_break_the_next_one(serving: Serving) -> None:
     async with serving(always(OK)) as (server, _):
         opener = Opener(LOOPBACK)
         connection = await opener.open(server.origin, lambda: Connection(lambda _: None, lambda _: None))
@@ -264,14 +311,14 @@ async def test_who_gives_up_an_exchange_that_has_ended_does_not_break_the_next_o
     ],
     ids=["closes", "half a line", "another protocol", "endless headers", "broken chunk", "no number"],
 )
-async def test_what_is_no_answer_is_broken_and_closes_the_connection(talk: Talk) -> None:
+async def test_what_is_no_answer_is_broken_and_closes_the_connection(talk: Talk, serving: Serving) -> None:
     async with serving(talk) as (server, pool):
         with pytest.raises((BrokenAnswer, ConnectionError)):
             await pool.exchange(server.origin, REQUEST, 5)
         await server.emptied()
 
 
-async def test_the_wait_that_is_asked_for_is_found_however_it_is_written() -> None:
+async def test_the_wait_that_is_asked_for_is_found_however_it_is_written(serving: Serving) -> None:
     def refusing(line: bytes) -> Talk:
         return once_and_stay(
             b"HTTP/1.1 503 Busy\r\nX-Retry-After: 9\r\n" + line + b"\r\nContent-Length: 0\r\n\r\n"
@@ -282,11 +329,13 @@ async def test_the_wait_that_is_asked_for_is_found_however_it_is_written() -> No
             assert (await pool.exchange(server.origin, REQUEST, 5)).retry_after == wait
 
 
-async def test_of_a_body_without_end_the_beginning_is_kept_and_the_connection_closed() -> None:
+async def test_of_a_body_without_end_the_beginning_is_kept_and_the_connection_closed(
+    serving: Serving, our_side: OurSide
+) -> None:
     async def endless(visitor: Visitor) -> None:
         await visitor.asks()
         await visitor.gets(b"HTTP/1.1 500 Oh\r\nTransfer-Encoding: chunked\r\n\r\n")
-        while True:
+        while not our_side.ends:
             await visitor.gets(b"400\r\n" + b"x" * 0x400 + b"\r\n")
 
     async with serving(endless) as (server, pool):
@@ -295,11 +344,10 @@ async def test_of_a_body_without_end_the_beginning_is_kept_and_the_connection_cl
         await server.emptied()
 
 
-async def test_an_answer_before_the_request_was_read_leaves_no_connection_behind() -> None:
+async def test_an_answer_before_the_request_was_read_leaves_no_connection_behind(serving: Serving) -> None:
     async def early(visitor: Visitor) -> None:
         await visitor.asks()
         await visitor.gets(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
-        await asyncio.sleep(0.05)
         await visitor.leaves()
 
     large = REQUEST.replace(b"Content-Length: 2", b"Content-Length: 20000000") + b"x" * 20_000_000
@@ -319,7 +367,7 @@ async def test_names_and_addresses_that_cannot_be_reached_are_told_apart() -> No
         await pool.close()
 
 
-async def test_many_at_a_time_each_get_their_own_answer_over_as_many_connections() -> None:
+async def test_many_at_a_time_each_get_their_own_answer_over_as_many_connections(serving: Serving) -> None:
     async def echo(visitor: Visitor) -> None:
         while True:
             await visitor.asks()

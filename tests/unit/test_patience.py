@@ -33,8 +33,14 @@ async def test_what_takes_too_long_is_told_of_after_its_own_time_and_the_rest_go
 
 async def test_whoever_cancels_the_task_is_not_told_that_it_was_late() -> None:
     watch = Watch(0.05)
-    task = asyncio.create_task(watch.bound(asyncio.sleep(5)))
-    await asyncio.sleep(0.01)
+    begun = asyncio.Event()
+
+    async def hangs() -> None:
+        begun.set()
+        await asyncio.get_running_loop().create_future()
+
+    task = asyncio.create_task(watch.bound(hangs()))
+    await begun.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
