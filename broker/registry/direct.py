@@ -78,9 +78,14 @@ class Direct:
         with outages_told():
             pool = self._pool or await self._opened()
             async with pool.acquire(timeout=self._connect_s) as connection:
-                rows: Sequence[Sequence[Any]] = await connection.fetch(
-                    statement.text, *statement.arguments(given)
-                )
+                try:
+                    rows: Sequence[Sequence[Any]] = await connection.fetch(
+                        statement.text, *statement.arguments(given)
+                    )
+                except asyncpg.InternalClientError:
+                    # It is out of step, and would be handed out again.
+                    connection.terminate()
+                    raise
                 return rows
 
     async def close(self) -> None:

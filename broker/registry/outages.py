@@ -38,8 +38,11 @@ def is_outage(error: BaseException) -> bool:
             return True
     # SQLAlchemy wraps what statements raise, and leaves as it is what connecting raises.
     raised = error.orig if isinstance(error, DBAPIError) else error
-    if type(raised).__name__ == "InterfaceError" and "closed" in str(raised):
-        # The driver's own word, where SQLAlchemy is not in between.
+    # The driver's own words, where SQLAlchemy is not in between; told by name, for it may not be imported.
+    name = type(raised).__name__
+    if (name == "InterfaceError" and "closed" in str(raised)) or name == "InternalClientError":
+        # Of the second kind is what it says of a connection that has been told of its end and has not ended
+        # (https://github.com/MagicStack/asyncpg/issues/1069).
         return True
     state = getattr(raised, "sqlstate", None)
     if isinstance(state, str):

@@ -50,22 +50,30 @@ async def test_many_at_a_time_wait_for_each_other(direct: Direct) -> None:
 
 async def test_connections_that_the_server_cut_are_made_anew(direct: Direct, postgres_url: str) -> None:
     statement = Statement(select(bindparam("n", type_=Integer)))
-    await direct.run(statement, {"n": 1})
     other = await asyncpg.connect(postgres_url)
     try:
-        await other.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
+        # Often enough for each of the moments in which the connection has heard of its end, and not ended.
+        for number in range(60):
+            await until_answered(direct, statement, number)
+            await other.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            for _ in range(number % 6):
+                await asyncio.sleep(0)
+            await until_answered(direct, statement, number)
     finally:
         await other.close()
-    # Whoever asks at the moment in which the connection ends is told to come again.
-    for _ in range(3):
+
+
+async def until_answered(direct: Direct, statement: Statement, number: int) -> None:
+    """Ask until there is an answer: whoever asks while the connection ends is told to come again."""
+    for _ in range(5):
         try:
-            ((value,),) = await direct.run(statement, {"n": 2})
+            ((value,),) = await direct.run(statement, {"n": number})
         except RegistryUnavailable:
             continue
-        assert value == 2
+        assert value == number
         return
     raise AssertionError("it did not come back")
 
