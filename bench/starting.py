@@ -18,8 +18,8 @@ from broker.registry.database import Database
 #: What `postbote run` imports, and how, until it accepts its first message. What it imports beside that (the workers,
 #: and what tells a person of them) does not count; Alembic is imported only where there is something to migrate.
 IMPORTING = (
-    "import gc, consumers.cli.main; gc.set_threshold(*consumers.cli.main.GARBAGE); "
-    "import consumers.cli.processes, uvloop, resource, consumers.composition.whole, "
+    "import gc, consumers.cli.main as main; gc.set_threshold(*main.GARBAGE); main.processes(); "
+    "import uvloop, resource, consumers.composition.whole, "
     "broker.registry.sqlite, sqlalchemy.dialects.sqlite, broker.embedded.broker"
 )
 BODY = {"message": {"textMessage": {"text": "hello"}}, "user": {"id": "you"}}

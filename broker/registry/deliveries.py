@@ -5,17 +5,18 @@ from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BindParameter, Row, and_, case, literal, or_, select
+from sqlalchemy import BindParameter, Row, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.registry.database import Database, insert_into
 from broker.registry.pages import cursor_of, newest_first, page_of
 from broker.registry.records import Attempt, Delivery, DeliveryStatus, Page
 from broker.registry.rows import Rows
+from broker.registry.settling import at_once, settling
 from broker.registry.tables import attempts, deliveries
 
 if TYPE_CHECKING:
-    from broker.registry.direct import Statement
+    from broker.registry.delivered import Delivered
 
 
 class Deliveries:
@@ -27,9 +28,9 @@ class Deliveries:
     async def log(self, settled: Sequence[Delivery]) -> None:
         """Write what became of deliveries, in one transaction; one that is settled already keeps its row."""
         direct = self._db.direct
-        if direct is not None and all(_at_once(record) for record in settled):
-            statements = _statements(self._db.dialect)
-            await direct.run(statements.directly(), statements.rows.given(map(_row, _unique(settled))))
+        if direct is not None and all(map(at_once, settled)):
+            delivered = _delivered()
+            await direct.run(delivered.statement, delivered.given(_unique(settled)))
             return
         async with self._db.write() as connection:
             await write(self._db, connection, settled)
@@ -79,11 +80,7 @@ class Deliveries:
 
 
 async def write(db: Database, connection: AsyncConnection, records: Sequence[Delivery]) -> None:
-    """Write deliveries and their failed attempts within a transaction, in two statements at most.
-
-    A row that is pending takes what became of it, or more attempts; one that is settled keeps its own, so
-    that a repeat changes nothing.
-    """
+    """Write deliveries and their failed attempts within a transaction, in two statements at most."""
     ordered = _unique(records)
     statements = _statements(db.dialect)
     if ordered:
@@ -103,18 +100,8 @@ class _Statements:
 
     def __init__(self, dialect: str) -> None:
         self.rows = Rows(dialect, list(deliveries.c))
-        insert = insert_into(dialect, deliveries).from_select(self.rows.names, self.rows.source)
-        new, old = insert.excluded, deliveries.c
-        # Whoever parks what is in the backlog already, and knows fewer of its attempts, changes nothing.
-        further = new.attempt_count >= old.attempt_count
-        changed = ("status", "reason", "status_code", "duration_ms", "response", "finished_at")
-        self.upsert = insert.on_conflict_do_update(
-            index_elements=[old.id],
-            set_={
-                **{name: new[name] for name in changed},
-                "attempt_count": case((further, new.attempt_count), else_=old.attempt_count),
-            },
-            where=and_(old.status == "pending", or_(new.status != "pending", further)),
+        self.upsert = settling(
+            insert_into(dialect, deliveries).from_select(self.rows.names, self.rows.source)
         )
         self.attempt_rows = Rows(dialect, list(attempts.c))
         self.insert_attempts = (
@@ -123,17 +110,18 @@ class _Statements:
             .on_conflict_do_nothing()
         )
 
-    @cache  # noqa: B019 - there is one for a dialect, kept for ever
-    def directly(self) -> "Statement":
-        """Return the upsert for the way past SQLAlchemy."""
-        from broker.registry.direct import Statement
-
-        return Statement(self.upsert)
-
 
 @cache
 def _statements(dialect: str) -> _Statements:
     return _Statements(dialect)
+
+
+@cache
+def _delivered() -> "Delivered":
+    # It comes with PostgreSQL's driver, of which an embedded process has no use.
+    from broker.registry.delivered import Delivered
+
+    return Delivered()
 
 
 def record_of(row: Row[Any], made: Sequence[Attempt] = ()) -> Delivery:
@@ -171,11 +159,6 @@ def _unique(records: Sequence[Delivery]) -> list[Delivery]:
         if record.id not in unique or unique[record.id].status == "pending":
             unique[record.id] = record
     return [unique[key] for key in sorted(unique)]
-
-
-def _at_once(record: Delivery) -> bool:
-    """Tell whether a delivery is its row and nothing more: its only attempt succeeded."""
-    return record.status == "delivered" and len(record.attempts) == 1
 
 
 def _succeeded(record: Delivery, attempt: Attempt) -> bool:

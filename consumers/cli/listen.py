@@ -1,6 +1,6 @@
 """`postbote listen`: a webhook of one's own, for as long as the command runs.
 
-The server and the client are imported where they are used, so that `--help` does not wait for them.
+The server, the client and what paints are imported where they are used: `--help` does not wait for them.
 """
 
 import asyncio
@@ -8,8 +8,6 @@ import signal
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from consumers.cli.administration import segment
 from consumers.cli.output import call
@@ -59,6 +57,9 @@ async def _listen(
     count: int,
     as_json: bool,
 ) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
     from consumers.cli.client import CallFailed, open_client
     from consumers.cli.rendering import render
     from consumers.receiver import Receiver

@@ -1,19 +1,21 @@
-"""How commands show what they found: as a table, as lines, or as JSON for machines."""
+"""How commands show what they found: as a table, as lines, or as JSON for machines.
+
+What paints is imported where something is painted: the processes come by here too, and never do.
+"""
 
 import asyncio
 import sys
 from collections.abc import Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import typer
-from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
-from rich.text import Text
 
 from broker.errors import PostboteError
 from consumers.cli.safe_text import json_text, line, plain
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 T = TypeVar("T")
 
@@ -37,6 +39,9 @@ def call(work: Coroutine[Any, Any, T]) -> T:
 
 def fail(error: PostboteError) -> NoReturn:
     """Say what happened, and end with exit code 1."""
+    from rich.console import Console
+    from rich.text import Text
+
     Console(stderr=True, soft_wrap=True, highlight=False).print(Text(plain(error), style="red"))
     raise typer.Exit(1)
 
@@ -52,6 +57,11 @@ def show_table(items: Sequence[Mapping[str, Any]], columns: Mapping[str, str], n
     A terminal that is too narrow gets lines for each item instead; a file or a pipe gets a line for each
     item, however long, so that programs like grep and awk find whole ids.
     """
+    from rich.console import Console
+    from rich.measure import Measurement
+    from rich.table import Table
+    from rich.text import Text
+
     console = Console(highlight=False)
     if not items:
         Console(stderr=True, highlight=False, soft_wrap=True).print(Text(line(nothing), style="dim"))
@@ -78,11 +88,15 @@ def show_table(items: Sequence[Mapping[str, Any]], columns: Mapping[str, str], n
 
 def show_fields(item: Mapping[str, Any]) -> None:
     """Print an item, a line for each of its fields."""
+    from rich.console import Console
+
     console = Console(highlight=False, soft_wrap=True)
     console.print(_lines({line(key): _cell(key, value) for key, value in item.items()}))
 
 
-def _lines(fields: Mapping[str, str]) -> Text:
+def _lines(fields: Mapping[str, str]) -> "Text":
+    from rich.text import Text
+
     width = max((len(name) for name in fields), default=0)
     pairs = [
         Text(f"{name:<{width}}  ", style="bold").append(f"{told}", "not bold")

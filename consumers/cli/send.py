@@ -8,7 +8,6 @@ import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from consumers.cli.administration import segment
 from consumers.cli.output import AsJson, call, show_json
@@ -93,6 +92,8 @@ async def _last_counter(client: "Client", path: str, token: str) -> int:
 async def _show_answers(
     client: "Client", path: str, token: str, after: int, wait: float, as_json: bool
 ) -> None:
+    from rich.console import Console
+
     from consumers.cli.rendering import draw
 
     console = Console(highlight=False)
