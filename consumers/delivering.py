@@ -128,21 +128,22 @@ class Deliverer:
             with waiting():
                 await asyncio.sleep(gate.pace.take(self._gates.clock()))
         passage: Passage | None = None
+        waited = False
         while passage is None:
             held_up = self._held_up(gate, crowds)
             if held_up is not None:
                 gate.own.ask()
                 return held_up
             passage = self._gates.enter_now(gate, first=job.first)
-            if passage is not None:
-                break
-            with waiting():
-                passage = await self._gates.enter(gate, first=job.first)
+            if passage is None:
+                waited = True
+                with waiting():
+                    passage = await self._gates.enter(gate, first=job.first)
         well: bool | None = None
         body_s = 0.0
         try:
-            # Asked again: while it waited for its place, others may have found out that the endpoint fails.
-            held_up = self._held_up(gate, crowds)
+            # While it waited for its place, others may have found out that the endpoint fails.
+            held_up = self._held_up(gate, crowds) if waited else None
             if held_up is not None:
                 return held_up
             admission = gate.breaker.admit(self._gates.clock())
@@ -155,14 +156,15 @@ class Deliverer:
             except BaseException:
                 gate.breaker.abandon(admission)
                 raise
-            well, body_s = outcome.answer.alive, outcome.body_s
+            answer = outcome.answer
+            well, body_s = answer.alive, outcome.body_s
         finally:
             # An answer whose body trickles was quick all the same: its status line is what counts.
             passage.leave(well, self._gates.clock() - body_s)
-        self._learn(gate, webhook, admission, outcome.answer, policy)
+        self._learn(gate, webhook, admission, answer, policy)
         decision = decide(
             policy,
-            outcome.answer,
+            answer,
             attempts=job.attempts + 1 - job.attempts_before,
             in_memory_s=job.in_memory_s + outcome.attempt.duration_ms / 1000,
             age_s=job.age_s + outcome.attempt.duration_ms / 1000,
@@ -182,8 +184,9 @@ class Deliverer:
         self, gate: Gate, webhook: Webhook, admission: Admission, answer: Answer, policy: Policy
     ) -> None:
         at = self._gates.clock()
-        gate.failing = not answer.alive
-        change = gate.breaker.record(admission, answer.alive, at)
+        alive = answer.alive
+        gate.failing = not alive
+        change = gate.breaker.record(admission, alive, at)
         if answer.rest_s:
             rest_s = min(answer.rest_s, policy.schedule.retry_after_limit_s)
             change = gate.breaker.rest(rest_s, at) or change

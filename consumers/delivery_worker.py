@@ -92,14 +92,14 @@ class DeliverySession:
                 taken.append((envelope, BotResponse.model_validate_json(envelope.body)))
             except ValidationError as error:
                 await self._bury(envelope, "not a bot response of a known version", why_invalid(error))
-        await self._meet(response for _, response in taken)
-        for envelope, response in taken:
-            # Not even a coroutine for what needs no waiting.
-            found = self._shared.directory.known(response.channel_id, response.channel_revision)
+        directory = self._shared.directory
+        # Not even a coroutine for what needs no waiting.
+        known = [directory.known(response.channel_id, response.channel_revision) for _, response in taken]
+        if None in known:
+            await self._meet(response for _, response in taken)
+        for (envelope, response), found in zip(taken, known, strict=True):
             if found is None:
-                found = await self._shared.directory.of_channel(
-                    response.channel_id, response.channel_revision
-                )
+                found = await directory.of_channel(response.channel_id, response.channel_revision)
             if found is None:
                 gone = f"the channel {response.channel_id} is deleted"
                 await self._bury(envelope, "unknown channel", gone)

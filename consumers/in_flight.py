@@ -17,6 +17,7 @@ class Places:
     """
 
     def __init__(self, most: int, most_hanging: int) -> None:
+        self._loop = asyncio.get_running_loop()
         self._free = most
         self._most_hanging = most_hanging
         self._first: deque[asyncio.Future[None]] = deque()
@@ -32,7 +33,7 @@ class Places:
         place = self.take_now(first=first)
         if place is not None:
             return place
-        free: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        free: asyncio.Future[None] = self._loop.create_future()
         queue = self._first if first else self._retries
         queue.append(free)
         try:
@@ -70,21 +71,19 @@ class Places:
 
     def _hold(self) -> "Place":
         place = Place()
-        loop = asyncio.get_running_loop()
-        self._held[place] = loop.time()
+        self._held[place] = self._loop.time()
         if self._looking is None:
-            self._looking = loop.call_later(PATIENCE_S, self._look)
+            self._looking = self._loop.call_later(PATIENCE_S, self._look)
         return place
 
     def _look(self) -> None:
         # One timer for all places: attempts that take long are rare, and a timer each is not free.
         self._looking = None
-        loop = asyncio.get_running_loop()
-        patient = loop.time() - PATIENCE_S
+        patient = self._loop.time() - PATIENCE_S
         while self._held:
             place, since = next(iter(self._held.items()))
             if since > patient:
-                self._looking = loop.call_later(since - patient, self._look)
+                self._looking = self._loop.call_later(since - patient, self._look)
                 return
             del self._held[place]
             # Beyond the bound an attempt keeps its place to the end.

@@ -20,7 +20,7 @@ class HandedBack(Exception):
 class Lane(Generic[Key, Item]):
     """The waiting items of one key, the one that is being worked on first."""
 
-    __slots__ = ("items", "key", "resting", "stopping")
+    __slots__ = ("items", "key", "resting", "stopping", "task")
 
     def __init__(self, key: Key) -> None:
         self.key = key
@@ -28,6 +28,8 @@ class Lane(Generic[Key, Item]):
         #: True while the work only waits, and may be broken off at once.
         self.resting = False
         self.stopping = False
+        #: The work on it, from when it is put among the lanes.
+        self.task: asyncio.Task[None] | None = None
 
     def waiting(self) -> "Lane[Key, Item]":
         """Open, by `with`, a time of mere waiting, which stopping breaks off. Raises HandedBack after that."""
@@ -57,8 +59,8 @@ class Lanes(Generic[Key, Item]):
     ) -> None:
         self._work = work
         self._failed = failed
+        self._loop = asyncio.get_running_loop()
         self._lanes: dict[Key, Lane[Key, Item]] = {}
-        self._tasks: dict[asyncio.Task[None], Lane[Key, Item]] = {}
         self._stopping = False
 
     def put(self, key: Key, item: Item) -> None:
@@ -71,9 +73,7 @@ class Lanes(Generic[Key, Item]):
             return
         lane = self._lanes[key] = Lane(key)
         lane.items.append(item)
-        task = asyncio.create_task(self._run(lane))
-        self._tasks[task] = lane
-        task.add_done_callback(self._tasks.pop)
+        lane.task = self._loop.create_task(self._run(lane))
 
     def __len__(self) -> int:
         return len(self._lanes)
@@ -84,18 +84,18 @@ class Lanes(Generic[Key, Item]):
         A lane that only waits is broken off at once.
         """
         self._stopping = True
-        for task, lane in self._tasks.items():
+        at_work: list[asyncio.Task[None]] = []
+        for lane in self._lanes.values():
             lane.stopping = True
-            if lane.resting:
-                task.cancel()
-        if not self._tasks:
-            return
-        if grace_s > 0:
-            await asyncio.wait(self._tasks, timeout=grace_s)
-        left = list(self._tasks)
-        for task in left:
+            if lane.task is not None and not lane.task.done():
+                at_work.append(lane.task)
+                if lane.resting:
+                    lane.task.cancel()
+        if at_work and grace_s > 0:
+            await asyncio.wait(at_work, timeout=grace_s)
+        for task in at_work:
             task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.gather(*at_work, return_exceptions=True)
 
     async def _run(self, lane: Lane[Key, Item]) -> None:
         try:

@@ -59,6 +59,7 @@ class Connection(asyncio.Protocol):
         "_headed_at",
         "_idle",
         "_keeps",
+        "_loop",
         "_lost",
         "_parser",
         "_status",
@@ -69,6 +70,7 @@ class Connection(asyncio.Protocol):
     )
 
     def __init__(self, idle: Callable[["Connection"], None], lost: Callable[["Connection"], None]) -> None:
+        self._loop = asyncio.get_running_loop()
         self._idle = idle
         self._lost = lost
         self._transport: asyncio.Transport | None = None
@@ -94,7 +96,7 @@ class Connection(asyncio.Protocol):
 
         Whoever does not want to wait any more calls `give_up` with it.
         """
-        waiter: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[Answer] = self._loop.create_future()
         if self._transport is None or self._transport.is_closing():
             waiter.set_exception(BrokenAnswer("the connection was closed without an answer"))
         else:
@@ -164,7 +166,7 @@ class Connection(asyncio.Protocol):
             self._finish()
         elif self._status:
             if self._body_timer is None:
-                self._body_timer = asyncio.get_running_loop().call_later(BODY_S, self._finish)
+                self._body_timer = self._loop.call_later(BODY_S, self._finish)
         elif len(self._head) > LARGEST_HEAD:
             self._fail(BrokenAnswer(f"its headers are longer than {LARGEST_HEAD} bytes"))
             self.abort()

@@ -9,8 +9,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 import aiohappyeyeballs
 from yarl import URL
@@ -37,8 +36,7 @@ class NameNotResolved(OSError):
     """The webhook's host is not known to the name service, or that does not answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """What a connection is made to (RFC 9110, section 4.3.1)."""
 
     host: str

@@ -19,6 +19,7 @@ class Pool:
     """Makes exchanges over connections that it keeps. One object for a process; close it at the end."""
 
     def __init__(self, allowed: Sequence[Network]) -> None:
+        self._loop = asyncio.get_running_loop()
         self._opener = Opener(allowed)
         #: Those that nobody uses, the one that was used last at the end.
         self._idle: dict[Origin, list[Connection]] = {}
@@ -31,8 +32,7 @@ class Pool:
 
         Raises TimeoutError without one in time, BrokenAnswer, ssl.SSLError or another OSError.
         """
-        loop = asyncio.get_running_loop()
-        until = loop.time() + timeout_s
+        until = self._loop.time() + timeout_s
         connection = self._take_idle(origin)
         if connection is None:
             async with asyncio.timeout_at(until):
@@ -40,7 +40,7 @@ class Pool:
             if connection.open:
                 self._all.add(connection)
         waiter = connection.exchange(request)
-        deadline = loop.call_at(until, connection.expire, waiter)
+        deadline = self._loop.call_at(until, connection.expire, waiter)
         try:
             return await waiter
         except BaseException:
@@ -74,7 +74,7 @@ class Pool:
             connection.idle_since = time.monotonic()
             self._idle.setdefault(origin, []).append(connection)
             if self._sweeping is None:
-                self._sweeping = asyncio.get_running_loop().call_later(IDLE_S, self._sweep)
+                self._sweeping = self._loop.call_later(IDLE_S, self._sweep)
 
         def lost(connection: Connection) -> None:
             self._all.discard(connection)
@@ -97,4 +97,4 @@ class Pool:
         oldest = min((connections[0].idle_since for connections in self._idle.values()), default=None)
         if oldest is not None:
             wait_s = max(0.1, oldest - old)
-            self._sweeping = asyncio.get_running_loop().call_later(wait_s, self._sweep)
+            self._sweeping = self._loop.call_later(wait_s, self._sweep)
