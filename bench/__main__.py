@@ -17,16 +17,17 @@ from rich.table import Table
 from bench.accepting import measure_accepting, measure_json_handler
 from bench.deliveries import Measured, measure_deliveries, measure_post_only, measure_reader
 from bench.disk import bytes_on_disk, written
-from bench.end_to_end import embedded, latencies, measure_rate, on_servers
+from bench.end_to_end import embedded, measure_rate, on_servers
 from bench.fitting import fit
 from bench.growing import cost, measure_growth
+from bench.one_message import measure_one
 from bench.peers.catalogue import PEERS
 from bench.peers.measured import measure_peer
 from bench.results import TITLES, Row, keep, kept, write_docs
 from bench.scaling import IN_FLIGHT, measure_drain, measure_workers
 from bench.servers import Servers, servers
 from bench.starting import measure_start
-from bench.steps import measure_steps, sum_of
+from bench.steps import sum_of
 from bench.turns import measure_hop, measure_turns
 
 POST_ONLY = "only POSTs"
@@ -109,14 +110,12 @@ async def accepting(on: Servers, quick: bool) -> list[Row]:
 async def latency(on: Servers, quick: bool) -> list[Row]:
     """Row 5."""
     number = 100 if quick else 300
-    in_turn, alone = await measure_steps(on, number)
-    async with on_servers(on) as running:
-        whole = await latencies(running, number)
+    found = await measure_one(on, number)
     return [
-        Row(5, "one message, API to webhook, p50 ÷ its steps, taken in turn", whole / sum_of(in_turn), "", 1.5, True,
-            f"{whole * 1000:.1f} ms, and {_steps(in_turn)}", {"steps": in_turn}),
-        Row(5, "the same ÷ its steps, each taken alone again and again", whole / sum_of(alone),
-            detail=_steps(alone)),
+        Row(5, "one message, API to webhook, p50 ÷ its steps, taken in turn", found.whole / sum_of(found.in_turn),
+            "", 1.5, True, f"{found.whole * 1000:.1f} ms, and {_steps(found.in_turn)}", {"steps": found.in_turn}),
+        Row(5, "the same ÷ its steps, each taken alone again and again", found.whole / sum_of(found.alone),
+            detail=_steps(found.alone)),
     ]  # fmt: skip
 
 

@@ -10,8 +10,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import aiohttp
-from aiohttp import web
 from sqlalchemy import select
 
 from bench.accepting import answering
@@ -181,46 +179,3 @@ async def measure_rate(running: Running, hold_s: float) -> Held:
     running.receiver.end()
     await check(running)
     return found
-
-
-async def latencies(running: Running, number: int) -> float:
-    """Send one message after the other; returns the median time to its arrival, in seconds.
-
-    The receiver is a server in this process, which knows at once when something came.
-    """
-    arrived = asyncio.Event()
-    moment = 0.0
-
-    async def take(request: web.Request) -> web.Response:
-        nonlocal moment
-        moment = time.perf_counter()
-        arrived.set()
-        await request.read()
-        return web.Response()
-
-    app = web.Application()
-    app.router.add_post("/", take)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    taken = []
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        port = runner.addresses[0][1]
-        changed = await Webhooks(running.database).update(
-            running.webhook.id, {"url": f"http://127.0.0.1:{port}/"}
-        )
-        assert changed is not None
-        async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {running.token}"}) as client:
-            for count in range(number + 20):
-                body = {"message": {"textMessage": {"text": f"message {count}"}}, "user": {"id": "alone"}}
-                arrived.clear()
-                began = time.perf_counter()
-                async with client.post(running.url, json=body) as answer:
-                    if answer.status != 200:
-                        raise SystemExit(f"a message was refused: {answer.status}")
-                async with asyncio.timeout(30):
-                    await arrived.wait()
-                taken.append(moment - began)
-    finally:
-        await runner.cleanup()
-    return statistics.median(taken[20:])

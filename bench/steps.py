@@ -8,7 +8,7 @@ import asyncio
 import statistics
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import aiohttp
@@ -23,8 +23,6 @@ from broker.partitions import partition_word
 from broker.topology import RESPONSES, outbound_queue
 from consumers.bot_worker import response_envelope
 
-#: The first ones do not count.
-WARM = 20
 MESSAGE = {"message": {"textMessage": {"text": "message 7"}}, "user": {"id": "alone"}}
 
 
@@ -33,38 +31,58 @@ Step = Callable[[int], Awaitable[None]]
 WAY = ("POST", "publish and consume", "commit", "publish and consume", "POST")
 
 
-async def measure_steps(servers: Servers, number: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Measure the steps, in turn and alone; the medians in seconds."""
+class Steps:
+    """Takes the steps, and keeps how long each took, in seconds."""
+
+    def __init__(self, steps: Mapping[str, Step]) -> None:
+        self._steps = steps
+        self._count = 0
+        self._taken: dict[str, list[float]] = {name: [] for name in steps}
+
+    async def take(self, times: int) -> None:
+        """Take all of them in turn, so often."""
+        for _ in range(times):
+            for name in WAY:
+                self._taken[name].append(await self._time(name))
+
+    def medians(self) -> dict[str, float]:
+        """Return what each took where they were taken in turn."""
+        return {name: statistics.median(taken) for name, taken in self._taken.items()}
+
+    def forget(self) -> None:
+        """Begin anew, once everything is warm."""
+        for taken in self._taken.values():
+            taken.clear()
+
+    async def alone(self, times: int) -> dict[str, float]:
+        """Take each again and again, so often; returns the medians."""
+        return {
+            name: statistics.median([await self._time(name) for _ in range(times)]) for name in self._steps
+        }
+
+    async def _time(self, name: str) -> float:
+        self._count += 1
+        began = time.perf_counter()
+        await self._steps[name](self._count)
+        return time.perf_counter() - began
+
+
+@asynccontextmanager
+async def taking_steps(servers: Servers) -> AsyncIterator[Steps]:
+    """Run what the steps are taken on, each apart from the others and from what is measured."""
     async with AsyncExitStack() as stack:
-        steps: dict[str, Step] = {
-            "POST": await stack.enter_async_context(_posting()),
-            "publish and consume": await stack.enter_async_context(_hopping(servers)),
-            "commit": await stack.enter_async_context(_committing(servers)),
-        }
-        in_turn: dict[str, list[float]] = {name: [] for name in steps}
-        for count in range(number + WARM):
-            for place, name in enumerate(WAY):
-                in_turn[name].append(await _time(steps[name], count * len(WAY) + place))
-        alone = {
-            name: [await _time(step, -1 - count) for count in range(number + WARM)]
-            for name, step in steps.items()
-        }
-    return _medians(in_turn), _medians(alone)
+        yield Steps(
+            {
+                "POST": await stack.enter_async_context(_posting()),
+                "publish and consume": await stack.enter_async_context(_hopping(servers)),
+                "commit": await stack.enter_async_context(_committing(servers)),
+            }
+        )
 
 
 def sum_of(steps: Mapping[str, float]) -> float:
     """Add up the steps of one message's way from the API to its webhook."""
     return sum(steps[name] for name in WAY)
-
-
-async def _time(step: Step, count: int) -> float:
-    began = time.perf_counter()
-    await step(count)
-    return time.perf_counter() - began
-
-
-def _medians(taken: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    return {name: statistics.median(times[WARM:]) for name, times in taken.items()}
 
 
 @asynccontextmanager
