@@ -93,8 +93,9 @@ class Turns:
             await self._marking
 
     async def _commit(self, turns: Sequence[NewTurn]) -> list[bool]:
-        # Marks go with the turns that are written next, and so cost no transaction of their own.
-        marks = self._take_marks()
+        # Marks go with the turns of a busy time, and so cost no transaction of their own. A turn that is written by
+        # itself goes without: they would make it wait half as long again.
+        marks = self._take_marks() if len(turns) > 1 else []
         try:
             written = await self._store.commit(turns, [mark.message_id for mark in marks])
         except BaseException as error:

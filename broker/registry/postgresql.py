@@ -1,5 +1,6 @@
 """Connections to PostgreSQL: how they are made, what plans they may use, and when they are found to be dead."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import asyncpg
@@ -23,19 +24,12 @@ _FOR_LIBPQ_ONLY = ("connect_timeout", "channel_binding", "gssencmode")
 
 def make_engine(url: URL, *, connect_s: float, statement_s: float, pool: int) -> AsyncEngine:
     """Make an engine of at most `pool` connections; the times to connect and for a statement are in seconds."""
-    dsn = _dsn(url)
-
-    async def connect() -> asyncpg.Connection:
-        connection = await asyncpg.connect(dsn, timeout=connect_s, command_timeout=statement_s)
-        try:
-            await connection.execute(_PLANS)
-        except BaseException:
-            connection.terminate()
-            raise
-        return connection
-
     engine = create_async_engine(
-        "postgresql+asyncpg://", async_creator=connect, pool_size=pool, max_overflow=0, pool_timeout=connect_s
+        "postgresql+asyncpg://",
+        async_creator=_connecting(url, _PLANS, connect_s, statement_s),
+        pool_size=pool,
+        max_overflow=0,
+        pool_timeout=connect_s,
     )
     event.listen(engine.sync_engine, "checkout", _refuse_closed)
     return engine
@@ -43,7 +37,24 @@ def make_engine(url: URL, *, connect_s: float, statement_s: float, pool: int) ->
 
 def make_direct(url: URL, *, connect_s: float, statement_s: float, pool: int) -> Direct:
     """Make the way past SQLAlchemy, of at most `pool` connections; times as for `make_engine`."""
-    return Direct(_dsn(url), setup=_KEPT_PLANS, connect_s=connect_s, statement_s=statement_s, most=pool)
+    return Direct(_connecting(url, _KEPT_PLANS, connect_s, statement_s), wait_s=connect_s, most=pool)
+
+
+def _connecting(
+    url: URL, plans: str, connect_s: float, statement_s: float
+) -> Callable[[], Awaitable[asyncpg.Connection]]:
+    dsn = _dsn(url)
+
+    async def connect() -> asyncpg.Connection:
+        connection = await asyncpg.connect(dsn, timeout=connect_s, command_timeout=statement_s)
+        try:
+            await connection.execute(plans)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+    return connect
 
 
 def _dsn(url: URL) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import Column, Integer, bindparam, select, text
+from sqlalchemy import Column, Integer, bindparam, func, literal_column, select, text
 
 from broker.errors import RegistryUnavailable
 from broker.registry.database import Database
@@ -46,6 +46,36 @@ async def test_many_at_a_time_wait_for_each_other(direct: Direct) -> None:
     statement = Statement(select(bindparam("n", type_=Integer)))
     found = await asyncio.gather(*(direct.run(statement, {"n": n}) for n in range(50)))
     assert [row[0] for (row,) in found] == list(range(50))
+
+
+async def test_a_statement_that_was_broken_off_leaves_none_of_its_answer_to_the_next(direct: Direct) -> None:
+    asked = Statement(select(bindparam("n", type_=Integer)))
+    slow = Statement(select(func.pg_sleep(60), bindparam("n", type_=Integer)))
+    for number in range(6):
+        broken_off = asyncio.create_task(direct.run(slow, {"n": -1}))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await broken_off
+        assert [tuple(row) for row in await direct.run(asked, {"n": number})] == [(number,)]
+
+
+async def test_what_the_server_refuses_costs_no_connection(direct: Direct) -> None:
+    whose = Statement(select(func.pg_backend_pid()))
+    impossible = Statement(select(literal_column("1 / 0")))
+    before = await direct.run(whose, {})
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await direct.run(impossible, {})
+    assert await direct.run(whose, {}) == before
+
+
+async def test_closing_waits_for_what_runs(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    assert database.direct is not None
+    slow = Statement(select(func.pg_sleep(0.2), bindparam("n", type_=Integer)))
+    running = [asyncio.create_task(database.direct.run(slow, {"n": n})) for n in (1, 2)]
+    await asyncio.sleep(0)
+    await database.close()
+    assert [row[1] for task in running for row in await task] == [1, 2]
 
 
 async def test_connections_that_the_server_cut_are_made_anew(direct: Direct, postgres_url: str) -> None:
