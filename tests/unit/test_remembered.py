@@ -88,7 +88,8 @@ class Store:
 
 async def two_turns(turns: Turns) -> list[bool]:
     """Write two turns together."""
-    return await asyncio.gather(turns.commit(turn(message("u"), {})), turns.commit(turn(message("v"), {})))
+    one, other = turn(message("u"), {}), turn(message("v"), {})
+    return list(await asyncio.gather(turns.commit(one), turns.commit(other)))
 
 
 async def test_a_mark_goes_with_the_turns_of_a_busy_time_or_soon_alone() -> None:
