@@ -189,6 +189,7 @@ async def starting(on: Servers, quick: bool) -> list[Row]:
     return [
         Row(11, "`postbote run` to the first message accepted", found["start"], "s", 1.5, at_most=True),
         Row(11, "importing all that it needs", found["import"], "s", 0.6, at_most=True),
+        Row(11, "importing the libraries alone, the floor of that", found["libraries"], "s"),
         memory_row("embedded, at rest", found["memory_mb"], 120),
     ]
 

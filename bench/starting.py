@@ -22,6 +22,12 @@ IMPORTING = (
     "import uvloop, resource, consumers.composition.whole, "
     "broker.registry.sqlite, sqlalchemy.dialects.sqlite, broker.embedded.broker"
 )
+#: The libraries alone among that: what no code of ours can do without.
+LIBRARIES = (
+    "import gc, sys; gc.set_threshold(10_000, 5, 400); sys.modules['rich'] = None; "
+    "import typer, structlog, uvloop, resource, pydantic_settings, aiohttp.web, aiohttp_pydantic, "
+    "sqlalchemy.ext.asyncio, sqlalchemy.dialects.sqlite, aiosqlite"
+)
 BODY = {"message": {"textMessage": {"text": "hello"}}, "user": {"id": "you"}}
 #: After this long at rest memory is looked at, in seconds.
 REST_S = 5.0
@@ -29,7 +35,7 @@ REST_S = 5.0
 
 async def measure_start(times: int) -> dict[str, float]:
     """Start `postbote run` so often on a folder that has a channel; medians in seconds, memory at rest in MB."""
-    taken, importing = [], []
+    taken, importing, libraries = [], [], []
     memory = 0.0
     with tempfile.TemporaryDirectory(prefix="postbote-bench-") as folder:
         port = free_port()
@@ -50,22 +56,22 @@ async def measure_start(times: int) -> dict[str, float]:
                     memory = child.memory_mb()
             finally:
                 await child.stop()
-            began = time.perf_counter()
-            process = await asyncio.create_subprocess_exec(sys.executable, "-c", IMPORTING)
-            if await process.wait():
-                raise RuntimeError("importing failed")
-            importing.append(time.perf_counter() - began - await _empty())
+            empty = await _python("pass")
+            importing.append(await _python(IMPORTING) - empty)
+            libraries.append(await _python(LIBRARIES) - empty)
     return {
         "start": statistics.median(taken),
         "import": statistics.median(importing),
+        "libraries": statistics.median(libraries),
         "memory_mb": memory,
     }
 
 
-async def _empty() -> float:
+async def _python(program: str) -> float:
     began = time.perf_counter()
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", "pass")
-    await process.wait()
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program)
+    if await process.wait():
+        raise RuntimeError("importing failed")
     return time.perf_counter() - began
 
 
