@@ -31,4 +31,4 @@ def settling(insert: Any) -> Any:
 
 def at_once(record: Delivery) -> bool:
     """Tell whether a delivery is its row and nothing more: its only attempt succeeded."""
-    return record.status == "delivered" and len(record.attempts) == 1
+    return record.status == "delivered" and record.attempt_count == len(record.attempts) == 1

@@ -66,6 +66,15 @@ async def test_a_first_try_that_succeeds_costs_one_row(database: Database) -> No
     assert await store.get(at_once.id) == at_once
 
 
+async def test_one_that_succeeds_later_keeps_the_number_of_its_attempts(database: Database) -> None:
+    store = Deliveries(database)
+    third = replace(delivery("delivered", [attempt(3, status_code=200)]), attempt_count=3)
+    await store.log([third])
+    kept = await store.get(third.id)
+    assert kept is not None
+    assert kept.attempt_count == 3
+
+
 async def test_every_failed_attempt_is_kept(database: Database) -> None:
     store = Deliveries(database)
     failures = [attempt(1), attempt(2, status_code=None, error="timeout")]
