@@ -1,7 +1,6 @@
 """Fixtures of the fault tests: a broker and a database of their own, and a stage on them for each test."""
 
 import asyncio
-import gc
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -15,19 +14,6 @@ from servers.rabbitmq_program import ProgramNode, program_node
 from stage import Stage, staged
 
 from broker.registry.migration import migrate
-
-
-@pytest.fixture(autouse=True)
-def quick_to_answer() -> Iterator[None]:
-    """Keep this process, which sends and receives, from standing still while its clock runs.
-
-    The garbage collector takes 0.6 s and more for what all earlier tests of a run left behind, and a sender would
-    count that as time in which the API did not answer.
-    """
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
