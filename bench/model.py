@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 PREFETCH, PLACES, PLACES_EACH, PLACES_SLOW = 200, 512, 64, 4
 TURNS_A_BATCH, ROWS_A_BATCH, ROWS_KEPT = 256, 500, 50_000
 PATIENCE_S, LINGER_S = 1.0, 0.05
-BUSY_LINGER_S, MARK_LINGER_S, ACK_LINGER_S = 0.02, 0.02, 0.02
+BUSY_LINGER_S, MARK_LINGER_S, ACK_LINGER_S = 0.02, 0.02, 0.04
 #: Assumption: of a turn's work in PostgreSQL, what its commit takes; its mark takes the rest.
 COMMIT_PART = 0.75
 #: Assumption: members of a quorum queue, where the cluster has as many nodes.

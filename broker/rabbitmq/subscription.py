@@ -17,8 +17,9 @@ log = structlog.get_logger()
 
 #: Seconds between two looks at whether the broker still counts us among the queue's consumers.
 WATCH_S = 5.0
-#: How long an acknowledgement waits for others to go with it, in seconds, and up to which part of the prefetch.
-LINGER_S = 0.02
+#: How long an acknowledgement waits for others to go with it, in seconds, and up to which part of the prefetch. Each
+#: writing costs as much as half a delivery, here and at the broker.
+LINGER_S = 0.04
 LINGERING_PART = 10
 
 
