@@ -76,7 +76,7 @@ def _costs(rows: Sequence[Row]) -> dict[str, tuple[float, str]]:
     cpu: Mapping[str, float] = whole.data["cpu_us"]
     api, bot, deliver = (_row(rows, number).data["cpu_us"] for number in (4, 3, 1))
     steps: Mapping[str, float] = _row(rows, 5).data["steps"]
-    partitions = next(row for row in rows if "partitions" in row.what)
+    partitions = next(row for row in rows if row.what.startswith("cost") and "partitions" in row.what)
     end = "measured: CPU a message, end to end at the highest rate held"
     publish, take = api["rabbitmq"], deliver["rabbitmq"]
     turn, delivery = bot["postgres"], deliver["postgres"]
