@@ -61,21 +61,21 @@ class Direct:
         self._places = asyncio.Semaphore(most)
         #: Those that nobody uses, the one that was used last at the end.
         self._free: list[asyncpg.Connection] = []
+        self._closed = False
 
     async def run(self, statement: Statement, given: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         """Run a statement as a transaction of its own, and return its rows as they come, without result types.
 
         Raises RegistryUnavailable while the database is away, and what the driver raises otherwise.
         """
+        arguments = statement.arguments(given)
         with outages_told():
             await self._take_place()
             try:
                 connection = await self._free_connection()
                 in_step = False
                 try:
-                    rows: Sequence[Sequence[Any]] = await connection.fetch(
-                        statement.text, *statement.arguments(given)
-                    )
+                    rows: Sequence[Sequence[Any]] = await connection.fetch(statement.text, *arguments)
                     in_step = True
                 except asyncpg.PostgresError:
                     # The server refused the statement, and is done with it.
@@ -83,7 +83,7 @@ class Direct:
                     raise
                 finally:
                     # Of one that was broken off, or fell silent, nobody knows what the server sends next.
-                    if in_step:
+                    if in_step and not self._closed:
                         self._free.append(connection)
                     else:
                         connection.terminate()
@@ -100,7 +100,17 @@ class Direct:
                 while self._free:
                     await self._free[-1].close()
                     self._free.pop()
-        except TimeoutError:
+        except (
+            TimeoutError,
+            OSError,
+            asyncpg.PostgresError,
+            asyncpg.InterfaceError,
+            asyncpg.InternalClientError,
+        ):
+            # The server is gone, or a statement takes longer than that: there is nothing to say goodbye to.
+            pass
+        finally:
+            self._closed = True
             for connection in self._free:
                 connection.terminate()
 
