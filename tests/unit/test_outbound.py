@@ -6,24 +6,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from inbound_requests import ID, texts, values
 from pydantic import ValidationError
 
 from broker.models.json_values import DEEPEST_SAID, LARGEST_INTEGER
 from broker.models.outbound import webhook_body
 from broker.models.records import BotResponse
 
-ID = "5f0c0a3e-0000-4000-8000-000000000001"
-
-texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
-values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-LARGEST_INTEGER, LARGEST_INTEGER)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | texts,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
-    max_leaves=8,
-)
 objects = st.dictionaries(texts, values, max_size=4)
 
 

@@ -70,8 +70,8 @@ class Store:
     failures: list[Exception] = field(default_factory=list)
 
     async def load(self, messages: Sequence[UserMessage]) -> list[Loaded]:
-        """Know nothing."""
-        raise NotImplementedError
+        """Fail: what is remembered and what is written is not loaded."""
+        raise AssertionError("nothing was to be loaded")
 
     async def commit(self, turns: Sequence[NewTurn], published: Sequence[str] = ()) -> list[bool]:
         """Note."""
