@@ -96,6 +96,21 @@ async def test_connections_that_the_server_cut_are_made_anew(direct: Direct, pos
         await other.close()
 
 
+async def test_connections_that_the_server_cut_are_closed_without_a_word(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    assert database.direct is not None
+    await database.direct.run(Statement(select(bindparam("n", type_=Integer))), {"n": 1})
+    other = await asyncpg.connect(postgres_url)
+    try:
+        await other.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        await database.close()
+    finally:
+        await other.close()
+
+
 async def until_answered(direct: Direct, statement: Statement, number: int) -> None:
     """Ask until there is an answer: whoever asks while the connection ends is told to come again."""
     for _ in range(5):
