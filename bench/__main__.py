@@ -168,25 +168,10 @@ async def growth(on: Servers, quick: bool, *, full: bool = False) -> list[Row]:
         rates_of = {str(size): found[size].rate for size in sizes}
         data = {"rates_of": rates_of, "cost_of": {str(size): cost(found[size]) for size in sizes}}
         rows.append(Row(8, title, cost(found[worst]) / least, "times", 1.2, True, shown, data))
-        if what == "partitions":
-            rows.append(await reading_alone(on, sizes))
         if what == "conversations":
             title = f"delivery worker, {sizes[-1]:,} lanes seen"
             rows.append(memory_row(title, found[sizes[-1]].memory_mb, 150))
     return rows
-
-
-async def reading_alone(on: Servers, partitions: Sequence[int]) -> Row:
-    """The floor of a message's cost as partitions grow: reading that many queues, a POST, no more."""
-    found: dict[int, list[float]] = {number: [] for number in partitions}
-    # There and back: the machine is another from one minute to the next.
-    for number in (*partitions, *reversed(partitions)):
-        found[number].append((await measure_reader(on, 20_000, number)).cpu_us["client"])
-    cost_of = {number: statistics.mean(each) for number, each in found.items()}
-    shown = ", ".join(f"{number}: {each:.0f} µs" for number, each in cost_of.items())
-    worst = max(cost_of[number] for number in partitions[1:])
-    title = f"its way of reading queues, a POST, no more, {partitions[0]} → {partitions[-1]} partitions"
-    return Row(8, title, worst / cost_of[partitions[0]], "times", detail=shown)
 
 
 async def scaling(on: Servers, quick: bool) -> list[Row]:

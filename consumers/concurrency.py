@@ -6,8 +6,9 @@ begins to, holds little of what all share.
 """
 
 import asyncio
-from collections import deque
-from contextlib import suppress
+from collections import OrderedDict
+from heapq import heappop, heappush
+from itertools import count
 
 #: What every endpoint may have in flight, whatever it did.
 LEAST = 4
@@ -15,16 +16,24 @@ LEAST = 4
 #: hangs, and were all to look at once, everybody else's deliveries would wait for them.
 ASKED_AT_ONCE = 8
 
+_numbers = count()
+
 
 class Concurrency:
-    """Hands out an endpoint's own places, first come first served."""
+    """Hands out an endpoint's own places, to whoever has waited longest.
 
-    __slots__ = ("_asking", "_least", "_most", "_waiting", "limit", "taken")
+    What came first is settled first then, within what lanes allow, and few acknowledgements wait for older ones.
+    """
+
+    __slots__ = ("_asking", "_least", "_most", "_order", "_waiting", "limit", "taken")
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._least = min(LEAST, most)
-        self._waiting: deque[asyncio.Future[bool]] = deque()
+        #: Who waits, in the order in which they are asked whether to wait on.
+        self._waiting: OrderedDict[asyncio.Future[bool], None] = OrderedDict()
+        #: The same, oldest first; some may not wait any more.
+        self._order: list[tuple[float, int, asyncio.Future[bool]]] = []
         self._asking: asyncio.TimerHandle | None = None
         #: How many may be in flight now.
         self.limit = float(self._least)
@@ -37,21 +46,24 @@ class Concurrency:
             return True
         return False
 
-    async def take(self, within_s: float) -> bool:
-        """Wait for a place; False without one after `within_s` seconds, or later where many wait."""
+    async def take(self, within_s: float, since: float = 0.0) -> bool:
+        """Wait for a place, after those who have waited from before `since`.
+
+        False without one after `within_s` seconds, or later where many wait.
+        """
         if self.take_now():
             return True
         loop = asyncio.get_running_loop()
         given: asyncio.Future[bool] = loop.create_future()
-        self._waiting.append(given)
+        self._waiting[given] = None
+        heappush(self._order, (since, next(_numbers), given))
         if self._asking is None:
             self._asking = loop.call_later(within_s, self._ask_some, within_s)
         try:
             return await given
         except asyncio.CancelledError:
             if given.cancelled():
-                with suppress(ValueError):
-                    self._waiting.remove(given)
+                self._waiting.pop(given, None)
             elif given.result():
                 # It was given at the moment in which nobody wanted it any more.
                 self._leave()
@@ -68,15 +80,19 @@ class Concurrency:
     def _leave(self) -> None:
         self.taken -= 1
         while self._waiting and self.taken < int(self.limit):
-            given = self._waiting.popleft()
-            if not given.done():
-                self.taken += 1
-                given.set_result(True)
+            _, _, given = heappop(self._order)
+            if given in self._waiting:
+                del self._waiting[given]
+                if not given.done():
+                    self.taken += 1
+                    given.set_result(True)
+        if not self._waiting:
+            self._order.clear()
 
     def ask(self, number: int = 1) -> None:
         """Tell so many of those who wait to look whether to wait on; one who does not, asks the next."""
         for _ in range(min(number, len(self._waiting))):
-            given = self._waiting.popleft()
+            given, _ = self._waiting.popitem(last=False)
             if not given.done():
                 given.set_result(False)
 

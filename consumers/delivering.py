@@ -128,7 +128,7 @@ class Deliverer:
             with waiting():
                 await asyncio.sleep(gate.pace.take(self._gates.clock()))
         passage: Passage | None = None
-        waited = False
+        since: float | None = None
         while passage is None:
             held_up = self._held_up(gate, crowds)
             if held_up is not None:
@@ -136,14 +136,16 @@ class Deliverer:
                 return held_up
             passage = self._gates.enter_now(gate, first=job.first)
             if passage is None:
-                waited = True
+                if since is None:
+                    # A first try has waited since it came into memory, whatever is asked for has from now on.
+                    since = self._gates.clock() - (job.in_memory_s if job.first else 0.0)
                 with waiting():
-                    passage = await self._gates.enter(gate, first=job.first)
+                    passage = await self._gates.enter(gate, first=job.first, since=since)
         well: bool | None = None
         body_s = 0.0
         try:
             # While it waited for its place, others may have found out that the endpoint fails.
-            held_up = self._held_up(gate, crowds) if waited else None
+            held_up = self._held_up(gate, crowds) if since is not None else None
             if held_up is not None:
                 return held_up
             admission = gate.breaker.admit(self._gates.clock())

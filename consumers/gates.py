@@ -124,8 +124,8 @@ class Gates:
             most = max(1, min(most, int(gate.pace.rate * 10)))
         return max(0, most - gate.users)
 
-    async def enter(self, gate: Gate, *, first: bool) -> "Passage | None":
-        """Wait for a place for one attempt; first tries go before retries. Leave it afterwards.
+    async def enter(self, gate: Gate, *, first: bool, since: float) -> "Passage | None":
+        """Wait for a place for one attempt, since that moment; first tries go before retries. Leave it afterwards.
 
         None after `ASK_AGAIN_S` without one: what stands before the webhook may look different by now.
         """
@@ -133,7 +133,7 @@ class Gates:
         passage: Passage | None = None
         try:
             # The webhook's own place first: while it waits for that, it takes up none of the others'.
-            if await gate.own.take(ASK_AGAIN_S):
+            if await gate.own.take(ASK_AGAIN_S, since):
                 try:
                     passage = Passage(gate, self._places, await self._places.take(first=first), self.clock())
                 finally:

@@ -64,9 +64,7 @@ class RabbitBroker:
         """Hold a queue; entering goes on trying until the broker serves it."""
         subscription = await self._hold(
             queue,
-            lambda connection: RabbitSubscription.open(
-                connection, self._consuming.line.sieve, queue, prefetch
-            ),
+            lambda connection: RabbitSubscription.open(connection, self._consuming.line, queue, prefetch),
         )
         try:
             yield subscription

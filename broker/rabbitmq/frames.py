@@ -4,7 +4,7 @@ The client library makes an object of each frame and of each of its parts. Here 
 needs: a publication is written in one piece, and of a content header only what we ask for is read.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from struct import Struct
 
@@ -17,12 +17,15 @@ HEAD = Struct(">BHI")
 HEAD_SIZE, FRAME_END = HEAD.size, 0xCE
 METHOD, HEADER, BODY = 1, 2, 3
 HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
-#: The methods of class 60, basic.
+#: Of class 20, channel, one method, and of class 60, basic, the others.
+CLOSE = b"\x00\x14\x00\x28"
 PUBLISH, RETURN, DELIVER = b"\x00\x3c\x00\x28", b"\x00\x3c\x00\x32", b"\x00\x3c\x00\x3c"
 ACK, NACK = b"\x00\x3c\x00\x50", b"\x00\x3c\x00\x78"
 #: A tag and the octet behind it: of a delivery, whether it was redelivered; of a confirm, whether it is for several.
 TAG = Struct(">QB")
 
+_ACKNOWLEDGEMENT = Struct(">BHI4sQBB")
+_ACK_SIZE = len(ACK) + TAG.size
 _SIZE_AND_FLAGS = Struct(">QH")
 _LENGTH = Struct(">I")
 #: The properties before the message id, by their flag (section 4.2.6.1), in order: short texts, the table, an octet.
@@ -42,6 +45,14 @@ _JSON = b"\x10application/json"
 _PERSISTENT = b"\x02"
 _END = b"\xce"
 _NO_HEADERS = b"\x00\x00\x00\x00"
+
+
+def acknowledgements(channel: int, tags: Iterable[tuple[int, bool]]) -> bytes:
+    """Write a frame (basic.ack) for each tag; True beside it stands for all before it too."""
+    return b"".join(
+        _ACKNOWLEDGEMENT.pack(METHOD, channel, _ACK_SIZE, ACK, tag, multiple, FRAME_END)
+        for tag, multiple in tags
+    )
 
 
 def read_properties(data: bytes, start: int) -> tuple[int, bytes, str]:

@@ -14,6 +14,7 @@ from pamqp import decode
 from broker.port import Envelope, HeaderValue
 from broker.rabbitmq.frames import (
     BODY,
+    CLOSE,
     DELIVER,
     FRAME_END,
     HEAD,
@@ -69,7 +70,18 @@ class Reader(Protocol):
 class Deliveries:
     """Puts one AMQP channel's deliveries together from their frames."""
 
-    __slots__ = ("_body", "_headers", "_id", "_key", "_left", "_redelivered", "_tag", "_take", "_under_way")
+    __slots__ = (
+        "_body",
+        "_headers",
+        "_id",
+        "_key",
+        "_left",
+        "_redelivered",
+        "_tag",
+        "_take",
+        "_under_way",
+        "ended",
+    )
 
     def __init__(self, take: Callable[[Envelope], None]) -> None:
         self._take = take
@@ -79,13 +91,16 @@ class Deliveries:
         self._key = self._id = ""
         self._headers = b""
         self._body: list[bytes] = []
+        #: True once the broker has closed the AMQP channel: the library answers, and tells of it a moment later.
+        self.ended = False
 
     def takes(self, kind: int, data: bytes, start: int, end: int) -> bool:
         """Read a frame's payload, data[start:end]; False where it is for the library."""
         if kind != self._under_way:
             return False
         if kind == METHOD:
-            if data[start : start + 4] != DELIVER:
+            if (method := data[start : start + 4]) != DELIVER:
+                self.ended |= method == CLOSE
                 return False
             at = start + 5 + data[start + 4]
             self._tag, self._redelivered = TAG.unpack_from(data, at)

@@ -1,7 +1,7 @@
 """One subscriber's hold on a queue: an AMQP channel of its own, and the acknowledgements on it."""
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Sequence
 
 import structlog
@@ -10,58 +10,50 @@ from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 
 from broker.errors import SubscriptionLost
 from broker.port import Envelope
+from broker.rabbitmq.acks import Acks
+from broker.rabbitmq.frames import acknowledgements
 from broker.rabbitmq.link import CLOSE_TIMEOUT_S, TROUBLE, describe
-from broker.rabbitmq.sieve import Deliveries, Sieve
+from broker.rabbitmq.sieve import Deliveries
+from broker.rabbitmq.transport import Line
 
 log = structlog.get_logger()
 
 #: Seconds between two looks at whether the broker still counts us among the queue's consumers.
 WATCH_S = 5.0
-#: How long an acknowledgement waits for others to go with it, in seconds, and up to which part of the prefetch. Each
-#: writing costs as much as half a delivery, here and at the broker.
-LINGER_S = 0.04
-LINGERING_PART = 10
+#: The part of the prefetch that, once settled, does not wait for more.
+ENOUGH_PART = 5
 
 
 class RabbitSubscription:
-    """Takes from one queue on one AMQP channel, until that is closed by either side.
+    """Takes from one queue on one AMQP channel, until that is closed by either side."""
 
-    Delivery tags count up from 1 on each AMQP channel, so the oldest open tag tells what may be acknowledged
-    in one frame. Whatever is settled beyond it waits a moment for that one, and then goes singly, so that one
-    slow message does not use up the prefetch of the others.
-    """
-
-    def __init__(self, channel: AbstractChannel, sieve: Sieve, queue: str, prefetch: int) -> None:
+    def __init__(self, channel: AbstractChannel, line: Line, queue: str, prefetch: int) -> None:
         self._channel = channel
-        self._sieve = sieve
+        self._line = line
         self._deliveries = Deliveries(self._arrive)
         self._queue = queue
-        self._most_lingering = prefetch // LINGERING_PART
+        self._enough = max(1, prefetch // ENOUGH_PART)
         #: Bounded by the prefetch: the broker sends no more than that unacknowledged.
         self._arrived: deque[Envelope] = deque()
-        self._open: OrderedDict[int, None] = OrderedDict()
-        self._settled: list[int] = []
-        #: Settled beyond the oldest open one at the last flush.
-        self._late: set[int] = set()
-        self._linger: asyncio.TimerHandle | None = None
+        self._acks = Acks(prefetch)
+        self._writing_soon = False
+        self._writing_now = False
         self._lost: str | None = None
+        self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
-        self._due = asyncio.Event()
-        self._flushing = asyncio.Lock()
-        self._flusher = asyncio.create_task(self._flush_when_due(), name=f"acks-{queue}")
         self._watchdog = asyncio.create_task(self._watch(), name=f"watch-{queue}")
         channel.closing.add_done_callback(self._on_closed)
         channel.on_consumer_cancel_callbacks.add(self._on_cancelled)
 
     @classmethod
     async def open(
-        cls, connection: AbstractConnection, sieve: Sieve, queue: str, prefetch: int
+        cls, connection: AbstractConnection, line: Line, queue: str, prefetch: int
     ) -> "RabbitSubscription":
         """Begin to consume. Raises what the client library raises where the broker refuses."""
         channel = await connection.channel(publisher_confirms=False)
-        subscription = cls(channel, sieve, queue, prefetch)
+        subscription = cls(channel, line, queue, prefetch)
         try:
-            sieve.pass_to(channel.number, subscription._deliveries)
+            line.sieve.pass_to(channel.number, subscription._deliveries)
             await channel.basic_qos(prefetch_count=prefetch)
             await channel.basic_consume(queue, subscription._on_stray)
         except BaseException:
@@ -83,62 +75,47 @@ class RabbitSubscription:
 
     def ack(self, envelope: Envelope) -> None:
         """Acknowledge one message, soon; dropped where the hold is lost, for then it comes again anyway."""
-        if self._lost is None and envelope.tag in self._open:
-            del self._open[envelope.tag]
-            self._settled.append(envelope.tag)
-            if len(self._settled) >= self._most_lingering:
-                self._due.set()
-            elif self._linger is None:
-                self._linger = asyncio.get_running_loop().call_later(LINGER_S, self._due.set)
+        if self._lost is None and self._acks.settle(envelope.tag, self._loop.time()):
+            if self._acks.fresh < self._enough:
+                self._write_soon()
+            elif not self._writing_now:
+                self._writing_now = True
+                # What else is settled in this turn of the event loop goes with it.
+                self._loop.call_soon(self._write)
 
     async def flush(self) -> None:
-        """Wait until the acknowledgements so far are written to the connection."""
-        self._late.update(self._settled)
-        await self._flush()
+        """Write the acknowledgements so far to the connection, also those that would wait for older ones."""
+        self._line.write(self._frames(everything=True))
 
-    async def _flush(self) -> None:
-        async with self._flushing:
-            settled, self._settled = self._settled, []
-            late, self._late = self._late, set()
-            if self._linger is not None:
-                self._linger.cancel()
-                self._linger = None
-            if not settled or self._lost is not None:
-                return
-            oldest_open = next(iter(self._open), None)
-            in_a_row = [tag for tag in settled if oldest_open is None or tag < oldest_open]
-            beyond = [tag for tag in settled if oldest_open is not None and tag > oldest_open]
-            frames = [(tag, False) for tag in beyond if tag in late]
-            self._settled = [tag for tag in beyond if tag not in late]
-            if self._settled:
-                self._late.update(self._settled)
-                self._linger = asyncio.get_running_loop().call_later(LINGER_S, self._due.set)
-            if not frames and not in_a_row:
-                return
-            if in_a_row:
-                # The highest that is still outstanding: naming one already settled is an error to the broker.
-                frames.append((max(in_a_row), True))
-            try:
-                for tag, multiple in frames[:-1]:
-                    await self._channel.basic_ack(tag, multiple=multiple, wait=False)
-                tag, multiple = frames[-1]
-                await self._channel.basic_ack(tag, multiple=multiple)
-            except TROUBLE as error:
-                self._lose(describe(error))
-            except asyncio.CancelledError:
-                # The library's word for a connection that closed meanwhile, unless somebody stops us.
-                if (task := asyncio.current_task()) is not None and task.cancelling():
-                    raise
-                self._lose("the connection was closed")
+    def _write(self) -> None:
+        self._writing_now = False
+        self._line.write(self._frames())
+
+    def _write_soon(self) -> None:
+        if not self._writing_soon:
+            self._writing_soon = True
+            self._line.write_soon(self._frames_now_due)
+
+    def _frames_now_due(self) -> bytes:
+        self._writing_soon = False
+        return self._frames()
+
+    def _frames(self, *, everything: bool = False) -> bytes:
+        # On an AMQP channel that is closed, a frame would cost the whole connection.
+        if self._lost is not None or self._deliveries.ended or self._channel.is_closed:
+            return b""
+        tags = self._acks.take(self._loop.time(), everything=everything)
+        if len(self._acks):
+            self._write_soon()
+        return acknowledgements(self._channel.number, tags)
 
     async def close(self) -> None:
         """Flush, then close the AMQP channel: what is unacknowledged goes back in order.
 
         Not basic.cancel, after which the next subscriber would be served later messages first.
         """
-        self._flusher.cancel()
         self._watchdog.cancel()
-        await asyncio.wait({self._flusher, self._watchdog})
+        await asyncio.wait({self._watchdog})
         farewell = asyncio.ensure_future(self._say_goodbye())
         farewell.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
@@ -150,13 +127,7 @@ class RabbitSubscription:
     async def _say_goodbye(self) -> None:
         await self.flush()
         await self._channel.close()
-        self._sieve.leave(self._channel.number, self._deliveries)
-
-    async def _flush_when_due(self) -> None:
-        while True:
-            await self._due.wait()
-            self._due.clear()
-            await self._flush()
+        self._line.sieve.leave(self._channel.number, self._deliveries)
 
     async def _watch(self) -> None:
         # A broker may drop a consumer without a word, at a change of the queue's leader for example: the AMQP
@@ -185,7 +156,7 @@ class RabbitSubscription:
 
     def _arrive(self, envelope: Envelope) -> None:
         if self._lost is None:
-            self._open[envelope.tag] = None
+            self._acks.arrive(envelope.tag)
             self._arrived.append(envelope)
             self._wake.set()
 
@@ -203,9 +174,5 @@ class RabbitSubscription:
         if self._lost is None:
             self._lost = reason
         self._arrived.clear()
-        self._open.clear()
-        self._settled.clear()
-        if self._linger is not None:
-            self._linger.cancel()
-            self._linger = None
+        self._acks.clear()
         self._wake.set()

@@ -2,6 +2,7 @@
 
 import asyncio
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import aiormq
@@ -10,6 +11,10 @@ from yarl import URL
 
 from broker.rabbitmq.sieve import Sieve
 
+#: How long an acknowledgement waits for others of its connection to go with it, in seconds. Each writing costs as
+#: much as half a delivery, here and at the broker.
+LINGER_S = 0.04
+
 
 class Line:
     """One connection's way to the broker and back, beside the library: what it receives is sifted first."""
@@ -17,11 +22,22 @@ class Line:
     def __init__(self, sieve: Sieve) -> None:
         self.sieve = sieve
         self.transport: asyncio.WriteTransport | None = None
+        self._asked: list[Callable[[], bytes]] = []
 
     def write(self, frames: bytes) -> None:
         """Write whole frames, between those of the library; into nothing where the connection is closed."""
-        if self.transport is not None and not self.transport.is_closing():
+        if frames and self.transport is not None and not self.transport.is_closing():
             self.transport.write(frames)
+
+    def write_soon(self, ask: Callable[[], bytes]) -> None:
+        """Ask for frames within `LINGER_S`, all who want it at once, and write them in one piece."""
+        if not self._asked:
+            asyncio.get_running_loop().call_later(LINGER_S, self._write_asked)
+        self._asked.append(ask)
+
+    def _write_asked(self) -> None:
+        asked, self._asked = self._asked, []
+        self.write(b"".join([ask() for ask in asked]))
 
 
 class SiftedTransport(aiormq.TransportFactory):

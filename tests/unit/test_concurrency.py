@@ -43,15 +43,54 @@ async def test_one_that_hangs_from_the_start_holds_a_few_places_and_the_others_a
     assert await own.take(0.001)
 
 
-@given(st.lists(st.sampled_from(["take", "well", "badly", "cancel"]), max_size=80))
+async def test_places_go_to_who_has_waited_longest() -> None:
+    own, order = Concurrency(1), []
+    assert own.take_now()
+
+    async def wait(since: float) -> None:
+        assert await own.take(3600, since)
+        order.append(since)
+        own.give_back(True)
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(wait(since)) for since in (3.0, 1.0, 4.0, 1.5, 9.0, 2.6)]
+        await asyncio.sleep(0)
+        tasks[3].cancel()
+        await asyncio.sleep(0)
+        own.give_back(True)
+    assert order == [1.0, 2.6, 3.0, 4.0, 9.0]
+
+
+async def test_who_waits_on_is_asked_again_only_after_all_others() -> None:
+    own, asked = Concurrency(1), []
+    assert own.take_now()
+
+    async def wait(since: float) -> None:
+        while not await own.take(3600, since):
+            asked.append(since)
+
+    tasks = [asyncio.create_task(wait(since)) for since in (1.0, 2.0, 3.0)]
+    for _ in range(6):
+        await asyncio.sleep(0)
+        own.ask()
+        await asyncio.sleep(0)
+    assert asked == [1.0, 2.0, 3.0] * 2
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@given(st.lists(st.sampled_from(["take", "well", "badly", "cancel", "ask"]), max_size=80))
 def test_never_more_than_the_limit_and_no_place_is_lost(steps: list[str]) -> None:
     async def play() -> None:
         own, waiting, held = Concurrency(16), [], 0
         for step in steps:
             if step == "take":
-                waiting.append(asyncio.create_task(own.take(3600)))
+                waiting.append(asyncio.create_task(own.take(3600, len(waiting) % 3)))
             elif step == "cancel" and waiting:
                 waiting.pop(0).cancel()
+            elif step == "ask":
+                own.ask()
             elif held:
                 held -= 1
                 own.give_back(step == "well")
@@ -59,7 +98,7 @@ def test_never_more_than_the_limit_and_no_place_is_lost(steps: list[str]) -> Non
                 await asyncio.sleep(0)
             for task in [task for task in waiting if task.done()]:
                 waiting.remove(task)
-                held += not task.cancelled()
+                held += not task.cancelled() and task.result()
             # Halving leaves what is in flight in flight.
             assert own.taken == held
             assert not (waiting and held < int(own.limit))

@@ -1,4 +1,4 @@
-"""A publication is written as the client library would write it."""
+"""What the hot path writes is read as the client library would have written it."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pamqp import body, commands, header
 
-from broker.rabbitmq.frames import publication, read_properties
+from broker.rabbitmq.frames import acknowledgements, publication, read_properties
 
 names = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=60)
 headers = st.dictionaries(
@@ -62,6 +62,13 @@ def test_the_library_reads_what_was_said(
     assert {on, also_on, *(number for number, _ in parts)} == {channel}
     assert all(isinstance(part, body.ContentBody) and len(part.value) <= largest for _, part in parts)
     assert b"".join(part.value for _, part in parts) == content
+
+
+@given(st.integers(1, 65535), st.lists(st.tuples(st.integers(1, 2**63 - 1), st.booleans()), max_size=5))
+def test_acknowledgements_are_read_as_meant(channel: int, tags: list[tuple[int, bool]]) -> None:
+    read = unmarshalled(acknowledgements(channel, tags))
+    assert all(on == channel and isinstance(frame, commands.Basic.Ack) for on, frame in read)
+    assert [(frame.delivery_tag, frame.multiple) for _, frame in read] == tags
 
 
 @given(names, headers, st.integers(0, 2**40))

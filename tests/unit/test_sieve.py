@@ -146,6 +146,17 @@ def test_an_amqp_channel_that_was_left_is_the_library_s_again() -> None:
     assert len(got) == 2
 
 
+def test_a_close_by_the_broker_is_known_at_once() -> None:
+    sieve, reader, other = Sieve(lambda: 0.0), Deliveries(print), Deliveries(print)
+    sieve.pass_to(1, reader)
+    sieve.pass_to(2, other)
+    sent = pamqp.frame.marshal(commands.Channel.Close(406, "no acknowledgement in time", 0, 0), 1)
+    assert sieve.feed(sent[:9]) == b""
+    assert not reader.ended
+    assert sieve.feed(sent[9:]) == sent
+    assert (reader.ended, other.ended) == (True, False)
+
+
 def test_what_is_out_of_step_goes_through_as_it_is() -> None:
     got: dict[int, list[Envelope]] = {}
     sieve = sieve_of(got)
