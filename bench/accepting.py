@@ -9,11 +9,12 @@ from pathlib import Path
 
 import aio_pika
 import aiohttp
+from servers.process import free_port
 
 from bench.deliveries import Measured
 from bench.deployment import deployed
 from bench.processes import Child, Meter
-from bench.servers import Servers, free_port
+from bench.servers import Servers
 from broker.partitions import partition_word
 from broker.topology import inbound_queue
 

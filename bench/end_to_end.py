@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from servers.process import free_port
 from sqlalchemy import select
 
 from bench.accepting import answering
@@ -18,7 +19,7 @@ from bench.load import send_at
 from bench.processes import Child, Meter, start
 from bench.receiver import Nginx
 from bench.responses import Expected
-from bench.servers import Servers, free_port
+from bench.servers import Servers
 from broker.ids import delivery_id, response_id
 from broker.models.records import BotResponse
 from broker.registry.channels import Channels

@@ -6,10 +6,11 @@ from functools import partial
 
 import asyncpg
 from backlog_rows import make_backlog
+from servers.process import free_port
 
 from bench.deliveries import Measured, measure_deliveries
 from bench.deployment import Deployment
-from bench.servers import Servers, free_port
+from bench.servers import Servers
 from broker.registry.channels import Channels
 
 LOG_ROWS_A_PIECE = 500_000

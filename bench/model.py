@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 PREFETCH, PLACES, PLACES_EACH, PLACES_SLOW = 200, 512, 64, 4
 TURNS_A_BATCH, ROWS_A_BATCH, ROWS_KEPT = 256, 500, 50_000
 PATIENCE_S, LINGER_S = 1.0, 0.05
-BUSY_LINGER_S, MARK_LINGER_S, ACK_LINGER_S = 0.02, 0.02, 0.04
+BUSY_LINGER_S, MARK_LINGER_S, ACK_LINGER_S, ACK_PATIENCE_S = 0.02, 0.02, 0.04, 0.25
 #: Assumption: of a turn's work in PostgreSQL, what its commit takes; its mark takes the rest.
 COMMIT_PART = 0.75
 #: Assumption: members of a quorum queue, where the cluster has as many nodes.
@@ -154,14 +154,22 @@ def work(costs: Costs, load: Load, clusters: int = 1) -> Work:
         },
         partitions={
             "inbound queue": load.skew * messages / costs.partition_rate,
-            "inbound prefetch": load.skew * messages * (turn_s + MARK_LINGER_S + ACK_LINGER_S) / PREFETCH,
+            "inbound prefetch": load.skew * messages * in_hand_seconds(turn_s + MARK_LINGER_S) / PREFETCH,
             "outbound queue": load.skew * responses / costs.partition_rate,
-            "outbound prefetch": load.skew * responses * (hold_s + ACK_LINGER_S) / PREFETCH,
+            "outbound prefetch": load.skew * responses * in_hand_seconds(hold_s) / PREFETCH,
         },
         rabbitmq=(messages + responses) * costs.rabbitmq_us / 1e6,
         postgres=(messages * costs.postgres_turn_us + deliveries * costs.postgres_delivery_us) / 1e6,
         harness=(messages * costs.sender_us + deliveries * costs.receiver_us) / 1e6,
     )
+
+
+def in_hand_seconds(works_s: float) -> float:
+    """Return how long a message that is worked on for so long is unacknowledged, in seconds.
+
+    Then it waits for company, and for older ones: about as long as these take, and no longer than is waited for them.
+    """
+    return works_s + ACK_LINGER_S + min(works_s, ACK_PATIENCE_S)
 
 
 def turn_seconds(costs: Costs, load: Load) -> float:

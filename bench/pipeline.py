@@ -163,10 +163,9 @@ class Run:
 
     def _take_in(self, message: Message) -> Steps:
         queue = self._in[message.partition]
-        in_hand = queue.prefetch.request()
-        yield in_hand
+        tag = yield from queue.take()
         yield self._rabbitmq.serve(self._take_s)
-        self._turns.put(message.conversation, (message, lambda: queue.prefetch.release(in_hand)))
+        self._turns.put(message.conversation, (message, lambda: queue.settle(tag)))
 
     def _answer(self, _: Any, item: tuple[Message, Callable[[], object]]) -> Steps:
         message, acknowledge = item
@@ -189,13 +188,11 @@ class Run:
         yield mark.submit()
         if self._drain == "in":
             self._arrived.append((self.env.now, message.sent))
-        yield self.env.timeout(model.ACK_LINGER_S)
         acknowledge()
 
     def _fan_out(self, message: Message) -> Steps:
         queue = self._out[message.partition]
-        in_hand = queue.prefetch.request()
-        yield in_hand
+        tag = yield from queue.take()
         yield self._rabbitmq.serve(self._take_s)
         worker = self._deliver[message.partition % len(self._deliver)]
         yield worker.cpu.serve(self.costs.deliver_response_us / 1e6)
@@ -204,14 +201,10 @@ class Run:
         def settle(webhook: int) -> None:
             open_.discard(webhook)
             if not open_:
-                self.env.process(self._acknowledge(queue, in_hand))
+                queue.settle(tag)
 
         for webhook in sorted(open_):
             self._deliveries.put((message.channel, webhook, message.conversation), (message, settle))
-
-    def _acknowledge(self, queue: Partition, in_hand: simpy.resources.resource.Request) -> Steps:
-        yield self.env.timeout(model.ACK_LINGER_S)
-        queue.prefetch.release(in_hand)
 
     def _attempt(self, key: tuple[int, int, int], item: tuple[Message, Callable[[int], None]]) -> Steps:
         (channel, webhook, _), (message, settle) = key, item

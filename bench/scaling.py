@@ -7,13 +7,14 @@ from contextlib import AsyncExitStack
 
 import asyncpg
 from backlog_rows import make_backlog
+from servers.process import free_port
 
 from bench.deliveries import WAIT_S, Measured, watch
 from bench.deployment import deployed
 from bench.processes import STOP_S, Child
 from bench.receiver import read_arrivals
 from bench.responses import Expected, make_responses, publish
-from bench.servers import Servers, free_port
+from bench.servers import Servers
 
 #: What the endpoint takes, in seconds, and the attempts that each worker may have in flight: so few that four
 #: workers, servers and endpoint stay within two cores, which would be what is measured otherwise.

@@ -4,7 +4,6 @@ The nodes are those that the tests use. PostgreSQL is on disk here, with its usu
 """
 
 import shutil
-import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -15,6 +14,7 @@ from secrets import token_hex
 import asyncpg
 from servers.postgres import database_url
 from servers.postgres_program import PostgresProgram, find_programs
+from servers.process import free_port
 from servers.rabbitmq_program import ProgramNode, program_node
 
 from bench.receiver import Nginx
@@ -84,11 +84,3 @@ def servers() -> Iterator[Servers]:
         postgres = PostgresProgram(find_programs(), place, POSTGRES_SETTINGS)
         stack.callback(postgres.kill)
         yield Servers(stack.enter_context(program_node()), postgres, folder)
-
-
-def free_port() -> int:
-    """Find a port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

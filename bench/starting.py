@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 import aiohttp
+from servers.process import free_port
 
 from bench.end_to_end import embedded_settings
 from bench.processes import run, start
-from bench.servers import free_port
 from broker.registry.channels import Channels
 from broker.registry.database import Database
 

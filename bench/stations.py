@@ -3,12 +3,15 @@
 import random
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator
+from itertools import count
 from typing import Any, Protocol
 
 import simpy
 
 from bench import model
 from bench.model import Costs, Load
+from broker.rabbitmq.acks import Acks
+from broker.rabbitmq.subscription import ENOUGH_PART
 
 Steps = Generator[simpy.Event, Any, None]
 #: Assumption: CPU times vary around their means as a gamma distribution of this shape does, by half of the mean.
@@ -145,11 +148,43 @@ class Lanes:
 
 
 class Partition:
-    """A queue with one consumer: so many messages a second, so many in hand."""
+    """A queue with one consumer: so many messages a second, so many in hand, acknowledged as a worker does."""
 
     def __init__(self, run: World, rate: float) -> None:
         self._env, self._each_s, self._free_at = run.env, 1 / rate, 0.0
-        self.prefetch = simpy.Resource(run.env, model.PREFETCH)
+        self._prefetch = simpy.Resource(run.env, model.PREFETCH)
+        self._acks, self._tags = Acks(model.PREFETCH), count(1)
+        self._in_hand: dict[int, Any] = {}
+        self._writing = False
+
+    def take(self) -> Generator[simpy.Event, Any, int]:
+        """Wait until one more may be in hand, and take it: its delivery tag."""
+        request = self._prefetch.request()
+        yield request
+        tag = next(self._tags)
+        self._in_hand[tag] = request
+        self._acks.arrive(tag)
+        return tag
+
+    def settle(self, tag: int) -> None:
+        """Have a delivery acknowledged soon."""
+        self._acks.settle(tag, self._env.now)
+        if self._acks.fresh >= model.PREFETCH // ENOUGH_PART:
+            self._write()
+        elif not self._writing:
+            self._writing = True
+            self._env.process(self._write_soon())
+
+    def _write_soon(self) -> Steps:
+        while len(self._acks):
+            yield self._env.timeout(model.ACK_LINGER_S)
+            self._write()
+        self._writing = False
+
+    def _write(self) -> None:
+        for highest, multiple in self._acks.take(self._env.now):
+            for tag in [each for each in self._in_hand if each <= highest] if multiple else [highest]:
+                self._prefetch.release(self._in_hand.pop(tag))
 
     def pace(self) -> simpy.Event:
         """Return an event that comes when the queue takes one more, at once where it is not at its limit."""

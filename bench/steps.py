@@ -13,12 +13,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import aiohttp
 import asyncpg
+from servers.process import free_port
 
 from bench.accepting import answering
 from bench.deployment import deployed
 from bench.processes import Child
 from bench.responses import make_responses
-from bench.servers import Servers, free_port
+from bench.servers import Servers
 from broker.partitions import partition_word
 from broker.topology import RESPONSES, outbound_queue
 from consumers.bot_worker import response_envelope

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from processes import Process, free_port, until
+from processes import Process, until
+from servers.process import free_port
 
 
 class Shell:

@@ -11,7 +11,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from processes import ADMIN, ARRIVAL_S, Api, Process, Receiver, free_port, open_receiver
+from processes import ADMIN, ARRIVAL_S, Api, Process, Receiver, open_receiver
+from servers.process import free_port
 
 from broker.registry.database import Database
 from broker.registry.dead_letters import DeadLetters

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import aiohttp
-from processes import Api, free_port
+from processes import Api
+from servers.process import free_port, output_of
 from testcontainers.compose import DockerCompose
 
 ROOT = Path(__file__).parents[2]
@@ -34,16 +35,7 @@ class Deployment:
 
     def run(self, *arguments: str, within_s: float = UP_S) -> str:
         """Run `docker compose` on the project; raises with what it said where it fails."""
-        done = subprocess.run(
-            [*self.compose.compose_command_property, *arguments],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=within_s,
-        )
-        if done.returncode:
-            raise RuntimeError(f"docker compose {' '.join(arguments)}: {done.stdout}{done.stderr}")
-        return done.stdout
+        return output_of([*self.compose.compose_command_property, *arguments], ROOT, within_s)
 
     def containers(self, service: str) -> list[str]:
         """List the ids of a service's containers that run."""

@@ -6,7 +6,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 from deployment import Deployment
-from processes import ADMIN, Api, Receiver, free_port, open_receiver
+from processes import ADMIN, Api, Receiver, open_receiver
+from servers.process import free_port
 
 
 async def _deployment(environment: dict[str, str], folder: Path) -> AsyncIterator[Deployment]:

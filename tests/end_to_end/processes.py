@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -19,14 +18,6 @@ ADMIN = "test-admin-token"
 #: How long a process may take to be ready, and how long deliveries may take to come in, in seconds.
 READY_S = 20.0
 ARRIVAL_S = 60.0
-
-
-def free_port() -> int:
-    """Find a port that is free at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Process:

@@ -9,8 +9,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 from deployment import Deployment
-from processes import ADMIN, Api, free_port
+from processes import ADMIN, Api
 from proxy import Proxy
+from servers.process import free_port
 
 #: What senders are promised, and what a busy machine adds to the clock of this process.
 PROMISED_S, CLOCK_S = 2.0, 0.5

@@ -15,9 +15,10 @@ from typing import TypeVar
 import aiohttp
 import asyncpg
 from load import Channel, Load
-from processes import ADMIN, Api, Process, free_port
+from processes import ADMIN, Api, Process
 from receivers import Receiver
 from report import REPORT
+from servers.process import free_port
 from verdict import Strike, Subscriber, Verdict, hold, judge
 
 T = TypeVar("T")

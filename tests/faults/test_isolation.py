@@ -14,9 +14,9 @@ from behaviours import hangs
 from broker_place import add_vhost
 from database_place import database_of_its_own
 from load import Load
-from processes import free_port
 from receivers import Receiver, opened
 from servers.postgres_program import PostgresProgram
+from servers.process import free_port
 from servers.rabbitmq_program import ProgramNode
 from stage import Stage, Worker, staged
 from verdict import quantile, read_said

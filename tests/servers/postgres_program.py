@@ -3,14 +3,14 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from servers.process import ServerProcess, dying_with_us, free_port, output_of
 
 START_S = 60.0
 MISSING = (
@@ -35,10 +35,10 @@ class PostgresProgram:
         if self._owner:
             shutil.chown(folder, self._owner)
             shutil.chown(self._data, self._owner)
-        self._port = _free_port()
+        self._port = free_port()
         places = (f"port={self._port}", "listen_addresses=127.0.0.1", f"unix_socket_directories={folder}")
         self._settings = [part for setting in (*settings, *places) for part in ("-c", setting)]
-        self._server: subprocess.Popen[bytes] | None = None
+        self._server = ServerProcess("The PostgreSQL server", folder / "log")
         #: The address of a user who may create databases.
         self.url = f"postgresql://postbote@127.0.0.1:{self._port}/postgres"
         self._make()
@@ -47,63 +47,40 @@ class PostgresProgram:
     @property
     def running(self) -> bool:
         """True from `start` until `stop` or `kill`."""
-        return self._server is not None
+        return self._server.running
 
     @property
     def pid(self) -> int:
         """The server's first process, whose children do the work; raises RuntimeError where it does not run."""
-        if self._server is None:
-            raise RuntimeError("PostgreSQL does not run")
         return self._server.pid
 
     def start(self) -> None:
         """Start the server on its data, and wait until it takes connections."""
-        log = self._folder / "log"
-        with log.open("ab") as output:
-            server = self._server = subprocess.Popen(
-                [
-                    *_as(self._owner, dies_with_us=True),
-                    str(self._programs / "postgres"),
-                    *("-D", str(self._data)),
-                    *self._settings,
-                ],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=self._folder,
-            )
+        # On SIGQUIT it takes its children along.
+        before = [*_as(self._owner), *dying_with_us(signal.SIGQUIT)]
+        program = [str(self._programs / "postgres"), "-D", str(self._data)]
+        self._server.start([*before, *program, *self._settings], self._folder)
         ready = [str(self._programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self._port)]
         deadline = time.monotonic() + START_S
         while subprocess.run([*ready, "-U", "postbote"], timeout=10).returncode:
-            if server.poll() is not None or time.monotonic() > deadline:
-                said = log.read_text(errors="replace")[-2000:]
-                raise RuntimeError(f"The PostgreSQL server did not start: {said}")
+            self._server.look()
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"The PostgreSQL server did not start in time: {self._server.said()}")
             time.sleep(0.05)
 
     def stop(self) -> None:
         """Stop it as an operator does who waits for nobody: connections are cut, what is committed is kept."""
-        self._end(signal.SIGINT)
+        self._server.end(signal.SIGINT)
 
     def kill(self) -> None:
         """End it as a crash would: the next start recovers from the log."""
-        self._end(signal.SIGQUIT)
+        self._server.end(signal.SIGQUIT)
 
     def _make(self) -> None:
         initdb = [str(self._programs / "initdb"), "-D", str(self._data), "-U", "postbote", "-A", "trust"]
-        made = subprocess.run(
-            [*_as(self._owner), *initdb, "-E", "UTF8", "--no-locale", "--no-sync"],
-            capture_output=True,
-            text=True,
-            cwd=self._folder,
-            timeout=START_S,
+        output_of(
+            [*_as(self._owner), *initdb, "-E", "UTF8", "--no-locale", "--no-sync"], self._folder, START_S
         )
-        if made.returncode:
-            raise RuntimeError(f"initdb failed: {made.stderr.strip()}")
-
-    def _end(self, number: signal.Signals) -> None:
-        server, self._server = self._server, None
-        if server is not None:
-            server.send_signal(number)
-            server.wait(timeout=30)
 
 
 @contextmanager
@@ -155,26 +132,11 @@ def _unprivileged() -> str:
     )
 
 
-def _as(owner: str | None, *, dies_with_us: bool = False) -> list[str]:
+def _as(owner: str | None) -> list[str]:
+    if owner is None:
+        return []
     setpriv = shutil.which("setpriv")
     if setpriv is None:
-        if owner:
-            raise RuntimeError(
-                "PostgreSQL refuses to run as root, and there is no `setpriv` to change the user."
-            )
-        return []
-    identity = [
-        f"--reuid={owner}",
-        f"--regid={owner}" if owner != "nobody" else "--regid=nogroup",
-        "--clear-groups",
-    ]
-    # A test run that is killed cannot stop its server: the kernel does.
-    fate = ["--pdeathsig", "QUIT"] if dies_with_us and sys.platform == "linux" else []
-    return [setpriv, *(identity if owner else []), *fate] if owner or fate else []
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        raise RuntimeError("PostgreSQL refuses to run as root, and there is no `setpriv` to change the user.")
+    group = owner if owner != "nobody" else "nogroup"
+    return [setpriv, f"--reuid={owner}", f"--regid={group}", "--clear-groups"]

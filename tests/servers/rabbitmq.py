@@ -11,8 +11,9 @@ from typing import Any
 
 import aio_pika
 from servers.postgres import engine_answers
+from servers.process import free_port
 from servers.rabbitmq_node import Node, await_greeting, greeting
-from servers.rabbitmq_program import find_scripts, free_port, program_node
+from servers.rabbitmq_program import find_scripts, program_node
 
 from broker.topology import Topology
 

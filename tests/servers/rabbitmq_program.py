@@ -4,14 +4,12 @@ import os
 import secrets
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from servers.process import ServerProcess, dying_with_us, free_port, output_of
 from servers.rabbitmq_node import await_greeting, greeting
 
 CTL_S = 60.0
@@ -42,8 +40,8 @@ class ProgramNode:
         self.name = f"postbote-{secrets.token_hex(4)}@localhost"
         #: What another node needs to join it.
         self.mapper = (mapper_port, shared)
-        self._server: subprocess.Popen[bytes] | None = None
-        self._mapper: subprocess.Popen[bytes] | None = None
+        self._server = ServerProcess("RabbitMQ", folder / "output")
+        self._mapper = ServerProcess("RabbitMQ's port mapper", folder / "mapper-output")
         port = free_port()
         self.url = f"amqp://guest:guest@127.0.0.1:{port}/"
         (folder / "rabbitmq.conf").write_text(CONFIG.format(port=port))
@@ -72,11 +70,8 @@ class ProgramNode:
             "detached": "true",
         }
         if mapper is None:
-            self._mapper = subprocess.Popen(
-                [*_dies_with_us(), _mapper_program(), "-port", str(mapper_port), "-address", "127.0.0.1"],
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-            )
+            listening = ("-port", str(mapper_port), "-address", "127.0.0.1")
+            self._mapper.start([*dying_with_us(), _mapper_program(), *listening], folder, self._environment)
         try:
             self.start()
         except BaseException:
@@ -86,83 +81,46 @@ class ProgramNode:
 
     def ctl(self, *args: str) -> str:
         """Run rabbitmqctl on the node; takes about a second."""
-        run = subprocess.run(
-            [str(self._scripts / "rabbitmqctl"), *args],
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=CTL_S,
-        )
-        if run.returncode:
-            raise RuntimeError(f"rabbitmqctl {' '.join(args)} failed: {run.stdout}{run.stderr}")
-        return run.stdout
+        return output_of([str(self._scripts / "rabbitmqctl"), *args], self._folder, CTL_S, self._environment)
 
     def stop(self) -> None:
         """Stop the server by SIGTERM, on which it closes its queues in order."""
-        self._end_server(signal.SIGTERM)
+        self._server.end(signal.SIGTERM)
 
     def start(self) -> None:
         """Start the server, and wait until it takes connections."""
-        output = self._folder / "output"
-        with output.open("ab") as sink:
-            server = self._server = subprocess.Popen(
-                [*_dies_with_us(), str(self._scripts / "rabbitmq-server")],
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-            )
-
-        def still_running() -> None:
-            if server.poll() is not None:
-                raise RuntimeError(f"RabbitMQ did not start: {output.read_text(errors='replace')[-2000:]}")
-
-        await_greeting(self.url, still_running)
+        command = [*dying_with_us(), str(self._scripts / "rabbitmq-server")]
+        self._server.start(command, self._folder, self._environment)
+        await_greeting(self.url, self._server.look)
 
     def kill(self) -> None:
         """End the server by SIGKILL."""
-        self._end_server(signal.SIGKILL)
+        self._server.end(signal.SIGKILL)
 
     @property
     def running(self) -> bool:
         """True from `start` until `stop` or `kill`."""
-        return self._server is not None
+        return self._server.running
 
     @property
     def pid(self) -> int:
         """The server's process; raises RuntimeError where it does not run."""
-        if self._server is None:
-            raise RuntimeError("RabbitMQ does not run")
         return self._server.pid
 
     def pause(self) -> None:
         """Stop the server's process where it stands, and wait until all its threads do."""
-        if self._server is not None:
-            self._server.send_signal(signal.SIGSTOP)
+        if self._server.running:
+            self._server.send(signal.SIGSTOP)
             os.waitpid(self._server.pid, os.WUNTRACED)
 
     def resume(self) -> None:
         """Continue the server's process."""
-        if self._server is not None:
-            self._server.send_signal(signal.SIGCONT)
+        self._server.send(signal.SIGCONT)
 
     def end(self) -> None:
         """End the server and its port mapper; nothing in there is wanted any more."""
-        self._end_server(signal.SIGKILL)
-        if self._mapper is not None:
-            self._mapper.kill()
-            self._mapper.wait()
-
-    def _end_server(self, number: signal.Signals) -> None:
-        server, self._server = self._server, None
-        if server is not None:
-            server.send_signal(number)
-            try:
-                server.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
+        self._server.end(signal.SIGKILL)
+        self._mapper.end(signal.SIGKILL)
 
 
 @contextmanager
@@ -175,14 +133,6 @@ def program_node() -> Iterator[ProgramNode]:
             yield node
         finally:
             node.end()
-
-
-def free_port() -> int:
-    """Find a port of the loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def find_scripts() -> Path:
@@ -202,9 +152,3 @@ def _mapper_program() -> str:
     if found is None:
         raise RuntimeError("RabbitMQ is installed, but Erlang's `epmd` is not: install erlang-base.")
     return str(found)
-
-
-def _dies_with_us() -> list[str]:
-    # A test run that is killed cannot stop its servers: the kernel does.
-    setpriv = shutil.which("setpriv")
-    return [setpriv, "--pdeathsig", "KILL"] if setpriv and sys.platform == "linux" else []

@@ -12,7 +12,7 @@ from bench import model, planning
 from bench.model import Costs, Deployment, Load
 from bench.planning import TooMuch
 from broker.batching import Batcher
-from broker.rabbitmq import transport
+from broker.rabbitmq import acks, transport
 from broker.registry.engine import DIRECT_POOL, POOL
 from broker.settings import Settings
 from consumers import concurrency, delivery_log, in_flight, turn_writing
@@ -156,7 +156,7 @@ def test_the_limits_are_those_of_the_code() -> None:
         model.BUSY_LINGER_S,
         model.MARK_LINGER_S,
     )
-    assert transport.LINGER_S == model.ACK_LINGER_S
+    assert (transport.LINGER_S, acks.PATIENCE_S) == (model.ACK_LINGER_S, model.ACK_PATIENCE_S)
     assert POOL + DIRECT_POOL == planning.CONNECTIONS
 
 

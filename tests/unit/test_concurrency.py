@@ -44,7 +44,8 @@ async def test_one_that_hangs_from_the_start_holds_a_few_places_and_the_others_a
 
 
 async def test_places_go_to_who_has_waited_longest() -> None:
-    own, order = Concurrency(1), []
+    own = Concurrency(1)
+    order: list[float] = []
     assert own.take_now()
 
     async def wait(since: float) -> None:
@@ -62,7 +63,8 @@ async def test_places_go_to_who_has_waited_longest() -> None:
 
 
 async def test_who_waits_on_is_asked_again_only_after_all_others() -> None:
-    own, asked = Concurrency(1), []
+    own = Concurrency(1)
+    asked: list[float] = []
     assert own.take_now()
 
     async def wait(since: float) -> None:
@@ -83,7 +85,8 @@ async def test_who_waits_on_is_asked_again_only_after_all_others() -> None:
 @given(st.lists(st.sampled_from(["take", "well", "badly", "cancel", "ask"]), max_size=80))
 def test_never_more_than_the_limit_and_no_place_is_lost(steps: list[str]) -> None:
     async def play() -> None:
-        own, waiting, held = Concurrency(16), [], 0
+        own, held = Concurrency(16), 0
+        waiting: list[asyncio.Task[bool]] = []
         for step in steps:
             if step == "take":
                 waiting.append(asyncio.create_task(own.take(3600, len(waiting) % 3)))
