@@ -167,9 +167,10 @@ def work(costs: Costs, load: Load, clusters: int = 1) -> Work:
 def in_hand_seconds(works_s: float) -> float:
     """Return how long a message that is worked on for so long is unacknowledged, in seconds.
 
-    Then it waits for company, and for older ones: about as long as these take, and no longer than is waited for them.
+    It then waits for company, and for older ones where these take longer than is waited for them: of quicker ones,
+    so many are settled meanwhile that they are acknowledged without.
     """
-    return works_s + ACK_LINGER_S + min(works_s, ACK_PATIENCE_S)
+    return works_s + ACK_LINGER_S + (ACK_PATIENCE_S if works_s > ACK_PATIENCE_S else 0.0)
 
 
 def turn_seconds(costs: Costs, load: Load) -> float:

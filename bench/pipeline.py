@@ -204,14 +204,15 @@ class Run:
                 queue.settle(tag)
 
         for webhook in sorted(open_):
-            self._deliveries.put((message.channel, webhook, message.conversation), (message, settle))
+            self._deliveries.put((message.channel, webhook, message.conversation), (message, tag, settle))
 
-    def _attempt(self, key: tuple[int, int, int], item: tuple[Message, Callable[[int], None]]) -> Steps:
-        (channel, webhook, _), (message, settle) = key, item
+    def _attempt(self, key: tuple[int, int, int], item: tuple[Message, int, Callable[[int], None]]) -> Steps:
+        (channel, webhook, _), (message, tag, settle) = key, item
         worker = self._deliver[message.partition % len(self._deliver)]
         half_s = self.costs.deliver_attempt_us / 2e6
         receiver_s = self.load.receiver_s
-        with worker.own[channel, webhook].request() as own:
+        # Tags of different partitions are no moments, but count up alike: what has waited longest goes first.
+        with worker.own[channel, webhook].request(priority=tag) as own:
             yield own
             with worker.places.request() as place:
                 yield place

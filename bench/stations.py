@@ -202,7 +202,9 @@ class DeliveryWorker:
         # Endpoints have shown what they can take; the climb from 4 to 64 is over.
         slow = run.costs.post_s + run.load.receiver_s >= model.PATIENCE_S
         each = model.PLACES_SLOW if slow else model.PLACES_EACH
-        self.own: dict[Any, simpy.Resource] = defaultdict(lambda: simpy.Resource(run.env, each))
+        self.own: dict[Any, simpy.PriorityResource] = defaultdict(
+            lambda: simpy.PriorityResource(run.env, each)
+        )
         self._run, self._rows, self._writing = run, 0, False
 
     def log(self) -> None:
