@@ -70,11 +70,15 @@ class PostgresProgram:
 
     def stop(self) -> None:
         """Stop it as an operator does who waits for nobody: connections are cut, what is committed is kept."""
-        self._server.end(signal.SIGINT)
+        self._end(signal.SIGINT)
 
     def kill(self) -> None:
         """End it as a crash would: the next start recovers from the log."""
-        self._server.end(signal.SIGQUIT)
+        self._end(signal.SIGQUIT)
+
+    def _end(self, number: signal.Signals) -> None:
+        if not self._server.end(number):
+            raise RuntimeError(f"The PostgreSQL server did not end in time: {self._server.said()}")
 
     def _make(self) -> None:
         initdb = [str(self._programs / "initdb"), "-D", str(self._data), "-U", "postbote", "-A", "trust"]

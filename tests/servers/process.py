@@ -59,8 +59,8 @@ class ServerProcess:
         if self._process is not None:
             self._process.send_signal(number)
 
-    def end(self, number: signal.Signals) -> None:
-        """End it by a signal, or by SIGKILL where that does not do within `END_S`."""
+    def end(self, number: signal.Signals) -> bool:
+        """End it by a signal; False where that did not do within `END_S`, and SIGKILL had to."""
         process, self._process = self._process, None
         if process is not None:
             process.send_signal(number)
@@ -69,6 +69,8 @@ class ServerProcess:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+                return False
+        return True
 
 
 def dying_with_us(number: signal.Signals = signal.SIGKILL) -> list[str]:
