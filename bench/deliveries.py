@@ -34,8 +34,9 @@ async def measure_post_only(receiver: Nginx, seconds: float) -> Measured:
     return Measured(found["rate"], {"client": found["cpu_us"]})
 
 
-async def measure_reader(servers: Servers, messages: int, partitions: int = 16) -> Measured:
+async def measure_reader(servers: Servers, messages: int) -> Measured:
     """Measure a worker's own reading of queues with a POST and an acknowledgement, and nothing else."""
+    partitions = 16
     with servers.nginx() as receiver:
         async with deployed(servers, partitions=partitions) as deployment:
             responses = make_responses(deployment.channel, 500, max(1, messages // 500))
