@@ -4,6 +4,7 @@
     ├── SettingsError            at the start: a setting is missing or contradicts another
     ├── BrokerError              taking in or handing out queue messages
     │   ├── BrokerUnavailable    the broker cannot take it now; trying again later is right
+    │   ├── Unpublishable        no publish can carry it: a name, its headers or its body are too large
     │   ├── SubscriptionLost     the subscription ended; what was unacked comes again
     │   └── TopologyMismatch     the broker holds queues of another shape than the settings ask for
     └── RegistryError            reading or writing the database
@@ -31,6 +32,18 @@ class BrokerError(PostboteError):
 
 class BrokerUnavailable(BrokerError):
     """The broker cannot take messages at the moment; try again shortly."""
+
+
+class Unpublishable(BrokerError):
+    """The broker cannot carry this message, now or later."""
+
+    def __init__(
+        self, message: str = "", *, headers_room: int | None = None, body_room: int | None = None
+    ) -> None:
+        super().__init__(message)
+        #: Bytes that the headers may take, and the body, where that is the reason.
+        self.headers_room = headers_room
+        self.body_room = body_room
 
 
 class SubscriptionLost(BrokerError):

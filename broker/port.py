@@ -14,6 +14,10 @@ from typing import Protocol
 
 HeaderValue = str | int | bool
 
+#: Headers that name the queue in which the broker itself gave a message up last, and its reason. No sender can
+#: write them: an adapter leaves out what is not the broker's own.
+DEATH_QUEUE, DEATH_REASON = "x-last-death-queue", "x-last-death-reason"
+
 
 @dataclass(slots=True)
 class Envelope:
@@ -31,6 +35,9 @@ class Envelope:
     tag: int = 0
     #: How often it was taken before and not acknowledged, as far as is known: at least 1 where it ever was.
     returned: int = 0
+    #: What an outside program said of the body beside the headers: any of content-type, content-encoding, app-id.
+    #: Read where the adapter has it, and not published.
+    properties: Mapping[str, str] | None = field(default=None, compare=False)
 
     @property
     def redelivered(self) -> bool:
@@ -85,6 +92,8 @@ class Broker(Protocol):
         Raises BrokerUnavailable when that could not be confirmed in time; the message may still have
         arrived, so publishing it again may make it come twice. What was sent when an alarm of the broker
         began waits for its end: a caller that cannot has a timeout of its own.
+
+        Raises Unpublishable where no publish can carry it, so that trying again would change nothing.
         """
         ...
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from broker.models.records import BotResponse, UserMessage
 from broker.partitions import conversation_key, partition_of
-from broker.port import Envelope, HeaderValue
+from broker.port import DEATH_QUEUE, Envelope, HeaderValue
 from broker.registry.records import DeadLetter
 from broker.topology import (
     INBOUND,
@@ -29,7 +29,9 @@ M = TypeVar("M", bound=BaseModel)
 #: What AMQP 0-9-1 allows, in bytes.
 LONGEST_KEY = 255
 _OF_STAGE = {"intake": MESSAGES, "bot": INBOUND, "delivery": RESPONSES}
-#: Where the broker gave a message up by itself; written by it on the dead letter.
+#: Headers of a dead letter that keep what an outside program wrote beside its message: `amqp-message-id`, …
+PROPERTY = "amqp-"
+#: Where the broker gave a message up by itself, as it is kept of dead letters that are from before DEATH_QUEUE.
 _FIRST_QUEUE = "x-first-death-queue"
 
 
@@ -53,13 +55,19 @@ def return_address(letter: DeadLetter, topology: Topology) -> ReturnAddress | st
             return _to_bot(letter, topology)
         case _ if exchange == RESPONSES:
             return _to_delivery(letter, topology)
-    return ReturnAddress(MESSAGES, _envelope(letter, letter.id, letter.routing_key))
+    return ReturnAddress(MESSAGES, _envelope(letter, _own_id(letter), letter.routing_key))
+
+
+def _own_id(letter: DeadLetter) -> str:
+    # Under the sender's own id it is answered once, also where the sender published it again meanwhile.
+    given = letter.headers.get(f"{PROPERTY}message-id")
+    return given if isinstance(given, str) and given and _fits(given) else letter.id
 
 
 def _exchange_of(letter: DeadLetter) -> str | None:
     if letter.stage != "broker":
         return _OF_STAGE.get(letter.stage)
-    queue = str(letter.headers.get(_FIRST_QUEUE, ""))
+    queue = str(letter.headers.get(DEATH_QUEUE, letter.headers.get(_FIRST_QUEUE, "")))
     if queue == MESSAGES:
         return MESSAGES
     if queue.startswith(f"{INBOUND}."):
@@ -104,7 +112,7 @@ def _envelope(letter: DeadLetter, message_id: str, key: str) -> Envelope:
 
 
 def _fits(key: str) -> bool:
-    return len(key.encode()) <= LONGEST_KEY
+    return len(key.encode("utf-8", "replace")) <= LONGEST_KEY
 
 
 def _read(model: type[M], body: bytes) -> M | None:

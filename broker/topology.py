@@ -1,7 +1,8 @@
 """Every exchange, queue and binding of Postbote, declared in this one place as values.
 
-Only the queue type and the single active consumer are arguments of a queue. Delivery limit, dead-letter
-exchange, lengths and timeouts are policies, so that an operator can change them without new queues.
+The queue type, the single active consumer and the dead-letter exchange are arguments of a queue: without them
+messages would change places or be lost. Delivery limit, lengths and timeouts are policies, so that an operator can
+change them without new queues.
 """
 
 from collections.abc import Iterator
@@ -35,10 +36,14 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A durable quorum queue; with `ordered`, one consumer at a time is served (single active consumer)."""
+    """A durable quorum queue; with `ordered`, one consumer at a time is served (single active consumer).
+
+    What expires in it, or comes back too often, the broker sends to the exchange `dead`, where one is named.
+    """
 
     name: str
     ordered: bool = True
+    dead: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +80,9 @@ class Topology:
         return (
             Queue(UNROUTED, ordered=False),
             Queue(DEAD),
-            Queue(MESSAGES),
-            *(Queue(inbound_queue(word)) for word in falling),
-            *(Queue(outbound_queue(word)) for word in falling),
+            Queue(MESSAGES, dead=DEAD),
+            *(Queue(inbound_queue(word), dead=DEAD) for word in falling),
+            *(Queue(outbound_queue(word), dead=DEAD) for word in falling),
         )
 
     @property

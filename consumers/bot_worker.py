@@ -17,7 +17,7 @@ import structlog
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from broker.errors import PostboteError
+from broker.errors import PostboteError, Unpublishable
 from broker.models.records import UserMessage
 from broker.partitions import conversation_key, partition_of
 from broker.port import Broker, Envelope, Subscription
@@ -160,7 +160,17 @@ class BotSession:
         for response in turn.responses:
             # One after the other: were two on their way at once and the first refused, the second would overtake it.
             envelope = response_envelope(response, self._partitions)
-            await outlast(partial(self._broker.publish, RESPONSES, envelope), "bot.publishing")
+            try:
+                await outlast(partial(self._broker.publish, RESPONSES, envelope), "bot.publishing")
+            except Unpublishable as refusal:
+                await bury(
+                    self._broker,
+                    envelope,
+                    stage="delivery",
+                    reason="too large for the broker",
+                    detail=str(refusal),
+                    channel_id=turn.channel_id,
+                )
 
     def _finish(self, envelope: Envelope, turn: Turn) -> None:
         """Mark a turn as published and then acknowledge its message, while the lane goes on."""

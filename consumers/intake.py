@@ -8,9 +8,11 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
+from broker.errors import Unpublishable
 from broker.ids import message_id, new_message_id
 from broker.models.acceptance import accept_queued
 from broker.models.inbound import QueuedMessageRequest
+from broker.models.json_bytes import why_not_json
 from broker.models.records import UserMessage
 from broker.partitions import conversation_key, partition_of
 from broker.port import Broker, Envelope, Subscription
@@ -19,10 +21,8 @@ from broker.trace import traceparent_of
 from consumers.dead_letters import bury
 from consumers.lanes import Lane, Lanes
 from consumers.outage import outlast
+from consumers.outside import content_encoding, named_channel, read_body
 from consumers.rejection import why_invalid
-
-#: The same as at the HTTP door, in bytes.
-LARGEST_BODY = 256 * 1024
 
 
 class IntakeSession:
@@ -42,8 +42,7 @@ class IntakeSession:
             if isinstance(message, UserMessage):
                 self._lanes.put(conversation_key(message.channel_id, message.user.id), (envelope, message))
                 continue
-            await bury(self._broker, envelope, stage="intake", reason="not a valid message", detail=message)
-            self._subscription.ack(envelope)
+            await self._bury(envelope, "not a valid message", message, named_channel(envelope))
 
     async def stop(self, grace_s: float) -> None:
         """Let what is being forwarded arrive."""
@@ -56,9 +55,18 @@ class IntakeSession:
             message.model_dump_json().encode(),
             inbound_key(message.channel_id, partition_of(lane.key, self._partitions)),
         )
-        await outlast(lambda: self._broker.publish(INBOUND, forwarded), "intake.forwarding")
-        self._subscription.ack(envelope)
+        try:
+            await outlast(lambda: self._broker.publish(INBOUND, forwarded), "intake.forwarding")
+            self._subscription.ack(envelope)
+        except Unpublishable as refusal:
+            await self._bury(envelope, "too large for the broker", str(refusal), message.channel_id)
         lane.items.popleft()
+
+    async def _bury(self, envelope: Envelope, reason: str, detail: str, channel_id: str | None) -> None:
+        await bury(
+            self._broker, envelope, stage="intake", reason=reason, detail=detail, channel_id=channel_id
+        )
+        self._subscription.ack(envelope)
 
     def _fail(self, key: str, error: BaseException) -> None:
         if not self.failed.done():
@@ -71,15 +79,25 @@ def read_message(envelope: Envelope) -> UserMessage | str:
     A message that brings its own id (the AMQP property message-id, or `id` in its JSON) is answered once however
     often it is published. One without gets an id here, and may be answered twice if intake dies at that moment.
     """
-    if len(envelope.body) > LARGEST_BODY:
-        return f"its body has {len(envelope.body):,} bytes; at most {LARGEST_BODY:,} are taken"
+    body = b""
     try:
-        request = QueuedMessageRequest.model_validate_json(envelope.body)
+        body = read_body(envelope)
+        request = QueuedMessageRequest.model_validate_json(body)
     except ValidationError as error:
-        return why_invalid(error)
+        return _hint(envelope, body) + why_invalid(error)
+    except ValueError as error:
+        return str(error)
     given = request.id or envelope.id
     return accept_queued(
         request,
         message_id=message_id(request.channel_id, given) if given else new_message_id(),
         traceparent=traceparent_of(envelope.headers.get("traceparent")),
     )
+
+
+def _hint(envelope: Envelope, body: bytes) -> str:
+    encoding = content_encoding(envelope)
+    told = why_not_json(body)
+    if told is None and encoding and body[:1] not in b"{[":
+        told = f"its content encoding {encoding[:40]!r} may be one that is not read: gzip is, and none"
+    return f"{told}; " if told else ""

@@ -9,6 +9,7 @@ from pydantic_core import from_json
 
 from broker.api.patience import PATIENCE
 from broker.api.problems import Problem, faults_of
+from broker.models.json_bytes import why_not_json, without_mark
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -30,6 +31,7 @@ class StrictBody(BodyGetter):
 
 def read_json(model: type[M], body: bytes) -> M:
     """Read a body into a model; raises Problem: 400 where it is no JSON, 422 where the model refuses it."""
+    body = without_mark(body)
     # The parser takes NaN and Infinity, which JSON has not (RFC 8259, section 6). They are rare enough that
     # only a body with such a word in it is read twice.
     if b"NaN" in body or b"Infinity" in body:
@@ -42,9 +44,8 @@ def read_json(model: type[M], body: bytes) -> M:
     except ValidationError as error:
         faults = faults_of(error, "body")
         if faults[0]["type"] == "json_invalid" and not faults[0]["loc"]:
-            raise Problem(
-                400, f"The body is not JSON: {faults[0]['msg'].removeprefix('Invalid JSON: ')}."
-            ) from None
+            why = why_not_json(body) or faults[0]["msg"].removeprefix("Invalid JSON: ")
+            raise Problem(400, f"The body is not JSON: {why}.") from None
         raise Problem(422, "The body is not as it has to be; `errors` says where.", errors=faults) from None
 
 

@@ -22,6 +22,7 @@ from broker.api.schemas import Accepted
 from broker.ids import new_message_id, new_repeatable_id
 from broker.models.acceptance import accept, accept_legacy
 from broker.models.inbound import ChannelId, LegacyMessageRequest, MessageRequest
+from broker.models.json_bytes import without_mark
 from broker.models.records import UserMessage
 from broker.partitions import conversation_key, partition_of
 from broker.port import Broker, Envelope
@@ -145,5 +146,5 @@ async def enqueue(broker: Broker, message: UserMessage, partitions: int) -> None
 
 def fingerprint_of(body: bytes) -> str:
     """Make a fingerprint of a JSON body: the same whatever the order of members and the spaces between."""
-    canonical = json.dumps(from_json(body), sort_keys=True, separators=(",", ":"))
+    canonical = json.dumps(from_json(without_mark(body)), sort_keys=True, separators=(",", ":"))
     return sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()

@@ -11,7 +11,7 @@ from aiohttp.typedefs import Handler
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from broker.errors import BrokerUnavailable, RegistryUnavailable
+from broker.errors import BrokerUnavailable, RegistryUnavailable, Unpublishable
 
 log = structlog.get_logger()
 
@@ -101,6 +101,8 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         return unavailable(
             "The message broker cannot take messages at the moment; try again shortly."
         ).response()
+    except Unpublishable as error:
+        return Problem(413, f"The message broker cannot carry this message. {error}").response()
     except RegistryUnavailable:
         return unavailable("The database does not answer at the moment; try again shortly.").response()
     except Exception:

@@ -1,5 +1,6 @@
 """Redrive: what was given up is tried once more, one or all of it."""
 
+from dataclasses import replace
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field
@@ -17,8 +18,11 @@ from broker.api.history_schemas import (
 from broker.api.parts import Parts
 from broker.api.problems import Problem, fault, not_found
 from broker.api.webhooks import WebhookId
+from broker.errors import Unpublishable
+from broker.fitting import fit_headers
 from broker.models.inbound import ChannelId
 from broker.models.records import Moment, now
+from broker.port import Broker, Envelope
 from broker.registry import records
 from broker.registry.pages import cursor_of, read_cursor
 from broker.registry.redrive import Place, Refusal
@@ -177,9 +181,23 @@ async def send_back(parts: Parts, letter: records.DeadLetter) -> str | None:
         # Or the message would find its turn, and the bot would not be asked.
         await parts.redrive.forget_failed_turn(address.message_id)
     at = now()
-    await parts.broker.publish(address.exchange, address.envelope)
+    try:
+        await _publish(parts.broker, address.exchange, address.envelope)
+    except Unpublishable as refusal:
+        return f"the broker cannot carry it: {refusal}"
     await parts.dead_letters.redriven(letter.id, at)
     return None
+
+
+async def _publish(broker: Broker, exchange: str, envelope: Envelope) -> None:
+    """Publish with as much of the headers as the broker can carry; a message is judged by its body."""
+    try:
+        await broker.publish(exchange, envelope)
+    except Unpublishable as refusal:
+        if refusal.headers_room is None:
+            raise
+        fitting = fit_headers(envelope.headers, refusal.headers_room)
+        await broker.publish(exchange, replace(envelope, headers=fitting))
 
 
 def _place(cursor: str | None) -> Place | None:

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from yarl import URL
 
 from broker.addresses import refusal
+from broker.models.message_objects import KINDS
 from broker.settings import Network
+from broker.topology import matches
 
 LONGEST_URL = 2048
 MOST_EVENTS = 20
@@ -40,6 +42,8 @@ _RESERVED_HEADERS = frozenset(
     }
 )
 _RESERVED_PREFIXES = ("webhook-", "postbote-")
+#: All that a webhook can be told of.
+EVENTS = tuple(f"response.{kind}" for kind in KINDS)
 
 
 def check_url(url: str) -> str:
@@ -100,6 +104,8 @@ def check_event(pattern: str) -> str:
             f"at most {LONGEST_EVENT} characters: words of letters, digits, _ and - with dots between, "
             "* for one word, # for any number of words; such as response.# or response.text"
         )
+    if not any(matches(pattern, event) for event in EVENTS):
+        raise ValueError(f"no event matches it; there are {', '.join(EVENTS)}, and response.# is all of them")
     return pattern
 
 

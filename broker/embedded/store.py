@@ -10,7 +10,7 @@ from typing import IO
 
 from pydantic_core import from_json, to_json
 
-from broker.errors import BrokerError, BrokerUnavailable, TopologyMismatch
+from broker.errors import BrokerError, BrokerUnavailable, TopologyMismatch, Unpublishable
 from broker.port import Envelope
 from broker.topology import Topology, inbound_queue, outbound_queue
 
@@ -57,6 +57,9 @@ _COUNT = (
 _PROBE = 0
 
 
+#: What is wrong with a message and not with the file: a text that is none in UTF-8, a body beyond SQLite's gigabyte.
+_OF_A_MESSAGE = (ValueError, OverflowError, sqlite3.DataError)
+
 #: What one publish writes: for each queue that takes the message its number there, the queue and the message.
 Publication = Sequence[tuple[int, str, Envelope]]
 
@@ -102,11 +105,12 @@ class QueueFile:
     def apply(self, publications: Sequence[Publication], done: Sequence[int]) -> None:
         """Write messages and delete others by their numbers, as one transaction, durable when it returns.
 
-        Raises BrokerUnavailable where that fails; nothing of it happened then.
+        Raises BrokerUnavailable where that fails, and Unpublishable where one of the messages cannot be written,
+        whenever it is tried; nothing of it happened then.
         """
-        rows = [*_put(publications), *((number, None, None, None, None, None) for number in done)]
         connection = self._connection
         try:
+            rows = [*_put(publications), *((number, None, None, None, None, None) for number in done)]
             if len(rows) <= _MOST_ROWS:
                 _change(connection, rows)
                 return
@@ -117,6 +121,8 @@ class QueueFile:
         except BaseException as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+            if isinstance(error, _OF_A_MESSAGE):
+                raise Unpublishable(f"It cannot be written to the queues' file: {error}") from error
             if isinstance(error, sqlite3.Error):
                 raise BrokerUnavailable(f"The queues' file cannot be written: {error}") from error
             raise

@@ -16,6 +16,8 @@ LONGEST_BUTTON_TITLE, LONGEST_ELEMENT_TITLE, LONGEST_BUTTON_TEXT, MOST_QUICK_REP
 
 _TEMPLATES = {"button": "buttons", "generic": "generic", "list": "list"}
 _MEDIA = frozenset({"image", "video", "audio", "file"})
+#: The kinds of a message, each a word of a routing key and of a webhook's events.
+KINDS = ("text", "quick_replies", *_TEMPLATES.values(), "media", "event", "other")
 
 
 class Text(Shape):
@@ -101,7 +103,7 @@ def parse(message: Mapping[str, Any]) -> MessageObject:
 
 
 def kind_of(message: object) -> str:
-    """Name the kind as routing keys do: text, quick_replies, buttons, generic, list, media, event or other.
+    """Name the kind, one of KINDS, as routing keys do.
 
     Looks at what tells the kinds apart and at nothing else, so it never fails and costs little.
     """

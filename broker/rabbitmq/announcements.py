@@ -9,7 +9,10 @@ from aiormq import spec
 from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 
 from broker.errors import BrokerUnavailable, SubscriptionLost, TopologyMismatch
+from broker.port import Envelope
 from broker.rabbitmq.link import CLOSE_TIMEOUT_S, TROUBLE, Link, closings_told, describe
+from broker.rabbitmq.sieve import Deliveries
+from broker.rabbitmq.transport import Line
 from broker.topology import CONTROL
 
 #: Seconds that sending one may take.
@@ -46,10 +49,15 @@ class Announcer:
 
 
 class RabbitAnnouncements:
-    """Listens on one AMQP channel, until that is closed by either side."""
+    """Listens on one AMQP channel, until that is closed by either side.
 
-    def __init__(self, channel: AbstractChannel) -> None:
+    By the sieve, for one message that the client library cannot decode would cost it the connection.
+    """
+
+    def __init__(self, channel: AbstractChannel, line: Line) -> None:
         self._channel = channel
+        self._line = line
+        self._deliveries = Deliveries(self._arrive)
         self._arrived: deque[bytes] = deque(maxlen=MOST_WAITING)
         self._lost: str | None = None
         self._wake = asyncio.Event()
@@ -57,11 +65,12 @@ class RabbitAnnouncements:
         channel.on_consumer_cancel_callbacks.add(lambda _: self._lose("the broker cancelled it"))
 
     @classmethod
-    async def open(cls, connection: AbstractConnection) -> "RabbitAnnouncements":
+    async def open(cls, connection: AbstractConnection, line: Line) -> "RabbitAnnouncements":
         """Begin to listen. Raises what the client library raises where the broker refuses."""
         channel = await connection.channel(publisher_confirms=False)
-        listener = cls(channel)
+        listener = cls(channel, line)
         try:
+            line.sieve.pass_to(channel.number, listener._deliveries)
             name = f"{CONTROL}.{uuid4().hex}"
             await channel.queue_declare(
                 name,
@@ -71,7 +80,7 @@ class RabbitAnnouncements:
                 arguments={"x-queue-type": "classic", "x-max-length": MOST_WAITING},
             )
             await channel.queue_bind(name, CONTROL)
-            await channel.basic_consume(name, listener._on_message, no_ack=True)
+            await channel.basic_consume(name, listener._on_stray, no_ack=True)
         except BaseException:
             await listener.close()
             raise
@@ -93,11 +102,16 @@ class RabbitAnnouncements:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 with closings_told():
                     await self._channel.close()
+                self._line.sieve.leave(self._channel.number, self._deliveries)
         self._lose("it was closed by this process")
 
-    async def _on_message(self, message: DeliveredMessage) -> None:
-        self._arrived.append(message.body)
+    def _arrive(self, envelope: Envelope) -> None:
+        self._arrived.append(envelope.body)
         self._wake.set()
+
+    async def _on_stray(self, _: DeliveredMessage) -> None:
+        # The sieve takes every delivery; one that got past it is of a listener that is closed.
+        self._lose("an announcement went astray")
 
     def _on_closed(self, closing: "asyncio.Future[object]") -> None:
         self._lose(describe(None if closing.cancelled() else closing.exception()))

@@ -9,10 +9,10 @@ import structlog
 from aiormq.abc import AbstractConnection
 from aiormq.exceptions import ChannelNotFoundEntity
 
-from broker.errors import TopologyMismatch
+from broker.errors import BrokerUnavailable, TopologyMismatch
 from broker.port import Announcements, Envelope, Subscription
 from broker.rabbitmq.announcements import Announcer, RabbitAnnouncements
-from broker.rabbitmq.declare import make_sure
+from broker.rabbitmq.declare import make_sure, without_dead_letters
 from broker.rabbitmq.link import PREPARE_TIMEOUT_S, TROUBLE, Link, backoff, closings_told, describe
 from broker.rabbitmq.publisher import Publisher
 from broker.rabbitmq.subscription import RabbitSubscription
@@ -78,7 +78,9 @@ class RabbitBroker:
     @asynccontextmanager
     async def listen(self) -> AsyncIterator[Announcements]:
         """Listen to announcements; entering goes on trying until the broker serves them."""
-        listener = await self._hold(CONTROL, RabbitAnnouncements.open)
+        listener = await self._hold(
+            CONTROL, lambda connection: RabbitAnnouncements.open(connection, self._consuming.line)
+        )
         try:
             yield listener
         finally:
@@ -87,6 +89,18 @@ class RabbitBroker:
     async def check(self) -> None:
         """Return where the broker can take messages now; raises BrokerUnavailable otherwise."""
         await self._publisher.check()
+
+    async def without_dead_letters(self) -> list[str]:
+        """Name the queues that were made without a dead-letter exchange: what expires there may be lost.
+
+        Raises BrokerUnavailable.
+        """
+        try:
+            async with asyncio.timeout(PREPARE_TIMEOUT_S):
+                with closings_told():
+                    return await without_dead_letters(await self._publishing.ready(), self._topology)
+        except TROUBLE as error:
+            raise BrokerUnavailable(describe(error)) from None
 
     async def close(self) -> None:
         """Close both connections; publishes that are on their way end with BrokerUnavailable."""

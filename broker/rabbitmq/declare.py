@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 
 from aiormq.abc import AbstractChannel, AbstractConnection
 from aiormq.exceptions import (
@@ -86,11 +87,35 @@ async def _partition_there(connection: AbstractConnection, partition: int) -> bo
     return True
 
 
+async def without_dead_letters(connection: AbstractConnection, topology: Topology) -> list[str]:
+    """Name the queues that were made without the dead-letter exchange that they should have.
+
+    A policy may have given it to them; that is not to be seen from here, nor is anything by a user who may not
+    declare.
+    """
+    found = []
+    for queue in topology.queues:
+        if queue.dead is None:
+            continue
+        try:
+            async with _channel(connection) as channel:
+                await _declare_on(channel, queue, passive=False)
+        except ChannelPreconditionFailed:
+            found.append(queue.name)
+        except ChannelAccessRefused:
+            return []
+    return found
+
+
 async def _declare(connection: AbstractConnection, wanted: Exchange | Queue) -> None:
     try:
         async with _channel(connection) as channel:
             await _declare_on(channel, wanted, passive=False)
     except ChannelPreconditionFailed as error:
+        if isinstance(wanted, Queue) and wanted.dead is not None:
+            # One from before they had it serves as well; `migrate` says so.
+            await _declare(connection, replace(wanted, dead=None))
+            return
         raise TopologyMismatch(
             f"RabbitMQ holds {wanted.name} in another shape than Postbote needs: {error}. Delete it, once it "
             "is empty, and start again: Postbote declares it as it needs it."
@@ -118,6 +143,8 @@ async def _declare_on(channel: AbstractChannel, wanted: Exchange | Queue, *, pas
         arguments = {"x-queue-type": "quorum"}
         if wanted.ordered:
             arguments["x-single-active-consumer"] = True
+        if wanted.dead is not None:
+            arguments["x-dead-letter-exchange"] = wanted.dead
         await channel.queue_declare(wanted.name, durable=True, passive=passive, arguments=arguments)
 
 

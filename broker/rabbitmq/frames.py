@@ -7,9 +7,11 @@ needs: a publication is written in one piece, and of a content header only what 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from struct import Struct
+from types import MappingProxyType
 
 from pamqp import encode
 
+from broker.errors import Unpublishable
 from broker.port import HeaderValue
 
 #: Type, AMQP channel and size of a frame; after the payload comes its end.
@@ -28,9 +30,13 @@ _ACKNOWLEDGEMENT = Struct(">BHI4sQBB")
 _ACK_SIZE = len(ACK) + TAG.size
 _SIZE_AND_FLAGS = Struct(">QH")
 _LENGTH = Struct(">I")
-#: The properties before the message id, by their flag (section 4.2.6.1), in order: short texts, the table, an octet.
-_BEFORE_ID = ((0x8000, "text"), (0x4000, "text"), (0x2000, "table"), (0x1000, "octet"), (0x0800, "octet"),
-              (0x0400, "text"), (0x0200, "text"), (0x0100, "text"))  # fmt: skip
+#: The properties up to the last that is asked for, in order, by their flags (section 4.2.6.1).
+_PROPERTIES = (
+    (0x8000, "text", "content-type"), (0x4000, "text", "content-encoding"), (0x2000, "table", None),
+    (0x1000, "octet", None), (0x0800, "octet", None), (0x0400, "text", None), (0x0200, "text", None),
+    (0x0100, "text", None), (0x0080, "text", "message-id"), (0x0040, "moment", None), (0x0020, "text", None),
+    (0x0010, "text", None), (0x0008, "text", "app-id"),
+)  # fmt: skip
 _CONTENT_TYPE, _HEADERS, _DELIVERY_MODE, _MESSAGE_ID = 0x8000, 0x2000, 0x1000, 0x0080
 _FLAGS = _CONTENT_TYPE | _HEADERS | _DELIVERY_MODE | _MESSAGE_ID
 _NO_TICKET, _MANDATORY = b"\x00\x00", b"\x01"
@@ -45,6 +51,7 @@ _JSON = b"\x10application/json"
 _PERSISTENT = b"\x02"
 _END = b"\xce"
 _NO_HEADERS = b"\x00\x00\x00\x00"
+_ONLY_JSON: Mapping[str, str] = MappingProxyType({"content-type": "application/json"})
 
 
 def acknowledgements(channel: int, tags: Iterable[tuple[int, bool]]) -> bytes:
@@ -55,26 +62,55 @@ def acknowledgements(channel: int, tags: Iterable[tuple[int, bool]]) -> bytes:
     )
 
 
-def read_properties(data: bytes, start: int) -> tuple[int, bytes, str]:
-    """Read a content header from its body's size on: that size, the headers' table with its length, the message id.
+def read_properties(data: bytes, start: int, end: int) -> tuple[int, bytes, str, Mapping[str, str]]:
+    """Read a content header from its body's size up to its end.
 
-    Raises struct.error or IndexError where it ends early.
+    Returns that size, the headers' table with its length, the message id, and which of content-type,
+    content-encoding and app-id there are. Those are a sender's: where they do not end within the frame, there are
+    none. Raises struct.error where there is no size, which is the broker's.
     """
     size, flags = _SIZE_AND_FLAGS.unpack_from(data, start)
-    at = start + 10
-    headers = b""
-    for flag, kind in _BEFORE_ID:
-        if flags & flag:
-            if kind == "text":
-                at += 1 + data[at]
-            elif kind == "octet":
-                at += 1
-            else:
-                length = 4 + _LENGTH.unpack_from(data, at)[0]
-                headers = data[at : at + length] if length > 4 else b""
-                at += length
-    message_id = data[at + 1 : at + 1 + data[at]].decode("utf-8", "replace") if flags & _MESSAGE_ID else ""
-    return size, headers, message_id
+    at = start + _SIZE_AND_FLAGS.size
+    if flags == _FLAGS and data.startswith(_JSON, at):
+        # As we write them ourselves.
+        named: Mapping[str, str] = _ONLY_JSON
+        at += len(_JSON)
+        headers, at = _table(data, at, end)
+        at += 1
+        message_id, at = _text(data, at, end)
+    else:
+        headers, message_id, named, at = _read_any(data, flags, at, end)
+    return (size, headers, message_id, named) if at <= end else (size, b"", "", {})
+
+
+def _read_any(data: bytes, flags: int, at: int, end: int) -> tuple[bytes, str, dict[str, str], int]:
+    headers, named = b"", {}
+    for flag, kind, name in _PROPERTIES:
+        if not flags & flag:
+            continue
+        if kind == "text":
+            text, at = _text(data, at, end)
+            if name is not None:
+                named[name] = text
+        elif kind == "table":
+            headers, at = _table(data, at, end)
+        else:
+            at += 8 if kind == "moment" else 1
+    return headers, named.pop("message-id", ""), named, at
+
+
+def _text(data: bytes, at: int, end: int) -> tuple[str, int]:
+    if at >= end:
+        return "", end + 1
+    after = at + 1 + data[at]
+    return data[at + 1 : after].decode("utf-8", "replace"), after
+
+
+def _table(data: bytes, at: int, end: int) -> tuple[bytes, int]:
+    if at + 4 > end:
+        return b"", end + 1
+    after = at + 4 + _LENGTH.unpack_from(data, at)[0]
+    return (data[at:after] if at + 4 < after <= end else b""), after
 
 
 def publication(
@@ -88,17 +124,24 @@ def publication(
 ) -> bytes:
     """Write a persistent, mandatory JSON message as its frames, the body in parts of at most `largest` bytes.
 
-    Raises ValueError where a name is longer than 255 bytes or a header cannot be encoded.
+    Raises Unpublishable where a name is longer than 255 bytes, a header cannot be encoded, or they are more than
+    one frame of `largest` bytes carries: a body can be parted, headers cannot.
     """
     table = _NO_HEADERS
     if headers:
         try:
             table = encode.field_table(dict(headers))
-        except TypeError as error:
-            raise ValueError(f"a header cannot be encoded: {error}") from error
+        except (TypeError, ValueError) as error:
+            raise Unpublishable(f"A header cannot be encoded: {error}.") from error
     named = _short(message_id)
     size = len(body)
     length = _CONTENT_SIZE + len(_JSON) + len(table) + len(_PERSISTENT) + len(named)
+    if length > largest:
+        room = largest - length + len(table) - len(_NO_HEADERS)
+        raise Unpublishable(
+            f"Its headers take {len(table):,} bytes, and one frame has room for {max(room, 0):,}.",
+            headers_room=max(room, 0),
+        )
     head = (
         _method(channel, exchange, routing_key),
         _CONTENT.pack(HEADER, channel, length, _BASIC, _NO_WEIGHT, size, _FLAGS),
@@ -124,7 +167,10 @@ def _method(channel: int, exchange: str, routing_key: str) -> bytes:
 
 
 def _short(text: str) -> bytes:
-    encoded = text.encode()
+    try:
+        encoded = text.encode()
+    except UnicodeEncodeError as error:
+        raise Unpublishable(f"A name cannot be written as UTF-8: {text[:40]!r}.") from error
     if len(encoded) > 255:
-        raise ValueError(f"a name of {len(encoded)} bytes is longer than AMQP's 255: {text[:40]!r}…")
+        raise Unpublishable(f"A name of {len(encoded)} bytes is longer than AMQP's 255: {text[:40]!r}…")
     return bytes((len(encoded),)) + encoded

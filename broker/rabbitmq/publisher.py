@@ -1,11 +1,13 @@
 """Publishes with confirms: pipelined, bounded in number and in time."""
 
 import asyncio
+import re
 from uuid import uuid4
 
+from aiormq.abc import AbstractConnection
 from aiormq.exceptions import ChannelInvalidStateError
 
-from broker.errors import BrokerUnavailable, TopologyMismatch
+from broker.errors import BrokerUnavailable, TopologyMismatch, Unpublishable
 from broker.port import Envelope
 from broker.rabbitmq.confirms import Sent
 from broker.rabbitmq.link import CLOSE_TIMEOUT_S, TROUBLE, Link, State, blocked, closings_told, describe
@@ -15,6 +17,8 @@ from broker.rabbitmq.wire import Wire
 IN_FLIGHT = 256
 #: Seconds that a readiness check may take.
 CHECK_TIMEOUT_S = 1.5
+#: How RabbitMQ says what it takes, as it closes the AMQP channel: the setting max_message_size, in bytes.
+_TOO_LARGE = re.compile(r"message size \d+ is larger than (?:configured )?max size (\d+)")
 
 
 class Publisher:
@@ -30,9 +34,17 @@ class Publisher:
         self._wire: Wire | None = None
         self._retiring: set[asyncio.Task[None]] = set()
         self._closed = False
+        #: The largest body in bytes, once the broker has said so, and the connection on which it did.
+        self._largest: int | None = None
+        self._limited: AbstractConnection | None = None
 
     async def publish(self, exchange: str, envelope: Envelope) -> None:
-        """Publish and wait for the confirm, up to the timeout. Raises BrokerUnavailable with the reason."""
+        """Publish and wait for the confirm, up to the timeout.
+
+        Raises BrokerUnavailable with the reason, and Unpublishable where no publish can carry it.
+        """
+        if self._largest is not None:
+            self._refuse_too_large(envelope, self._largest)
         wire = self._wire
         sent: Sent | None = None
         message_id = envelope.id or uuid4().hex
@@ -67,6 +79,8 @@ class Publisher:
         except (BrokerUnavailable, TopologyMismatch, *TROUBLE) as error:
             reason = describe(error)
         if reason is not None:
+            if self._largest is not None:
+                self._refuse_too_large(envelope, self._largest)
             raise BrokerUnavailable(
                 f"Message {envelope.id} could not be published to {exchange} with routing key "
                 f"{envelope.routing_key!r}: {reason}"
@@ -119,6 +133,13 @@ class Publisher:
         self._free -= 1
         return sent
 
+    def _refuse_too_large(self, envelope: Envelope, largest: int) -> None:
+        if len(envelope.body) > largest:
+            raise Unpublishable(
+                f"Its body has {len(envelope.body):,} bytes, and RabbitMQ takes {largest:,} (max_message_size).",
+                body_room=largest,
+            )
+
     def _settled(self) -> None:
         self._free += 1
         if self._freed is not None and not self._freed.done():
@@ -136,13 +157,19 @@ class Publisher:
         connection = await self._link.ready()
         line = self._link.line
         await connection.ready()
+        if connection is not self._limited:
+            # A node that was started again may take more.
+            self._largest = None
         channel = await connection.channel(publisher_confirms=True)
         opened = self._wire = Wire(connection, channel, line, self._timeout_s, self._settled)
         channel.closing.add_done_callback(lambda closing: self._on_closed(opened, closing))
         return opened
 
     def _on_closed(self, wire: Wire, closing: "asyncio.Future[object]") -> None:
-        wire.end(describe(None if closing.cancelled() else closing.exception()))
+        reason = describe(None if closing.cancelled() else closing.exception())
+        if (told := _TOO_LARGE.search(reason)) is not None:
+            self._largest, self._limited = int(told[1]), wire.connection
+        wire.end(reason)
         self._retire(wire, "the AMQP channel was closed")
 
     async def _outlasts_alarm(self, wire: Wire, sent: Sent) -> bool:

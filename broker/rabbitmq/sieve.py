@@ -9,8 +9,6 @@ AMQP channel in a row.
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
-from pamqp import decode
-
 from broker.port import Envelope, HeaderValue
 from broker.rabbitmq.frames import (
     BODY,
@@ -25,11 +23,10 @@ from broker.rabbitmq.frames import (
     TAG,
     read_properties,
 )
+from broker.rabbitmq.header_table import delivery_count, read_headers
 
 #: A broker that sends deliveries sends no heartbeats, and the library has to see that it lives: so often, in seconds.
 BEAT_S = 1.0
-
-_COUNT = b"x-delivery-count"
 
 
 class Headers(Mapping[str, HeaderValue]):
@@ -55,7 +52,7 @@ class Headers(Mapping[str, HeaderValue]):
 
     def _decoded(self) -> Mapping[str, HeaderValue]:
         if self._plain is None:
-            self._plain = plain_headers(decode.field_table(self._raw)[1])
+            self._plain = read_headers(self._raw)
         return self._plain
 
 
@@ -76,6 +73,7 @@ class Deliveries:
         "_id",
         "_key",
         "_left",
+        "_properties",
         "_redelivered",
         "_tag",
         "_take",
@@ -90,6 +88,7 @@ class Deliveries:
         self._tag = self._left = self._redelivered = 0
         self._key = self._id = ""
         self._headers = b""
+        self._properties: Mapping[str, str] = {}
         self._body: list[bytes] = []
         #: True once the broker has closed the AMQP channel: the library answers, and tells of it a moment later.
         self.ended = False
@@ -110,7 +109,7 @@ class Deliveries:
             self._under_way = HEADER
             return True
         if kind == HEADER:
-            self._left, self._headers, self._id = read_properties(data, start + 4)
+            self._left, self._headers, self._id, self._properties = read_properties(data, start + 4, end)
             self._under_way = BODY
         else:
             self._body.append(data[start:end])
@@ -123,13 +122,13 @@ class Deliveries:
         raw = self._headers
         headers: Mapping[str, HeaderValue] = Headers(raw) if raw else {}
         returned = self._redelivered & 1
-        if _COUNT in raw:
-            counted = headers.get("x-delivery-count")
-            returned = max(returned, counted) if isinstance(counted, int) else returned
+        if returned and raw:
+            # The broker writes the count only on what it delivers again; on all else it is a sender's own.
+            returned = max(returned, delivery_count(raw))
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._body = []
         self._under_way = METHOD
-        self._take(Envelope(self._id, body, self._key, headers, self._tag, returned))
+        self._take(Envelope(self._id, body, self._key, headers, self._tag, returned, self._properties))
 
 
 class Sieve:
@@ -192,14 +191,3 @@ class Sieve:
             self._beat_at = self._clock()
             passed.append(HEARTBEAT)
         return b"".join(passed)
-
-
-def plain_headers(raw: Mapping[str, object]) -> Mapping[str, HeaderValue]:
-    """Keep the headers that are texts, whole numbers and truths, also odd ones of an outside program."""
-    plain: dict[str, HeaderValue] = {}
-    for name, value in raw.items():
-        if isinstance(value, bytes | bytearray):
-            plain[name] = value.decode("utf-8", "replace")
-        elif isinstance(value, str | int | bool):
-            plain[name] = value
-    return plain

@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 
 from broker.errors import SettingsError
+from broker.port import Broker
 from broker.settings import Settings, read_settings
 from consumers.composition.base import make_broker, open_base, spare_the_collector
 from consumers.credentials import admin_token
@@ -64,9 +65,23 @@ async def _migrate(settings: Settings) -> None:
         broker = make_broker(settings)
         try:
             await broker.start()
+            await _tell_what_is_missing(broker)
         finally:
             await broker.close()
         log.info("broker.declared", partitions=settings.partitions)
+
+
+async def _tell_what_is_missing(broker: Broker) -> None:
+    from broker.rabbitmq.broker import RabbitBroker
+
+    if isinstance(broker, RabbitBroker) and (queues := await broker.without_dead_letters()):
+        log.warning(
+            "broker.no_dead_letter_exchange",
+            queues=queues,
+            why="they were made without it: what expires there or comes back too often is lost, unless a policy "
+            "names postbote.dead (deploy/rabbitmq/definitions.json has one); or stop all, let them run empty, "
+            "delete them, and run `postbote migrate`",
+        )
 
 
 def _with_servers(command: str) -> Settings:

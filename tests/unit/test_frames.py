@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pamqp import body, commands, header
 
+from broker.errors import Unpublishable
 from broker.rabbitmq.frames import acknowledgements, publication, read_properties
 
 names = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=60)
@@ -45,6 +46,13 @@ def test_the_library_reads_what_was_said(
     content: bytes,
     largest: int,
 ) -> None:
+    taken = len(pamqp.encode.field_table(table)) + len(message_id.encode()) + 33
+    if taken > largest:
+        with pytest.raises(Unpublishable) as refusal:
+            publication(channel, exchange, key, message_id, table, content, largest)
+        room = max(largest - taken + len(pamqp.encode.field_table(table)) - 4, 0)
+        assert refusal.value.headers_room == room
+        return
     written = publication(channel, exchange, key, message_id, table, content, largest)
     (on, method), (also_on, head), *parts = unmarshalled(written)
     assert isinstance(method, commands.Basic.Publish)
@@ -77,7 +85,8 @@ def test_properties_are_read_as_the_library_writes_them(message_id: str, table: 
         body_size=size, properties=commands.Basic.Properties(message_id=message_id, headers=table, priority=3)
     )
     data = pamqp.frame.marshal(head, 1)
-    found, raw, read_id = read_properties(data, 7 + 4)
+    found, raw, read_id, named = read_properties(data, 7 + 4, len(data) - 1)
+    assert named == {}
     assert (found, read_id) == (size, message_id)
     assert pamqp.decode.field_table(raw)[1] == table if table else raw == b""
 
@@ -85,5 +94,11 @@ def test_properties_are_read_as_the_library_writes_them(message_id: str, table: 
 @pytest.mark.parametrize("field", ["exchange", "routing_key", "message_id"])
 def test_a_name_that_is_too_long_is_refused_before_anything_is_written(field: str) -> None:
     given_names = {"exchange": "e", "routing_key": "k", "message_id": "m", field: "ü" * 128}
-    with pytest.raises(ValueError, match="255"):
-        publication(channel=1, headers={}, body=b"", largest=100, **given_names)
+    with pytest.raises(Unpublishable, match="255"):
+        publication(channel=1, headers={}, body=b"", largest=1000, **given_names)
+
+
+@pytest.mark.parametrize("table", [{"a": 2**64}, {"a\ud800": 1}, {"a": "\ud800"}, {"a": object()}])
+def test_headers_that_no_table_holds_are_refused_as_such(table: Any) -> None:
+    with pytest.raises(Unpublishable):
+        publication(1, "e", "k", "m", table, b"", 4000)

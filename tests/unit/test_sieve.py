@@ -1,5 +1,6 @@
 """The sieve reads deliveries as the client library does, however the stream is cut, and lets all else through."""
 
+import struct
 from datetime import UTC, datetime
 from typing import Any
 
@@ -58,7 +59,8 @@ def expected(message: tuple[Any, ...]) -> Envelope:
     tag, redelivered, key, properties, parts = message
     plain = {k: v for k, v in (properties.headers or {}).items() if isinstance(v, str | int | bool)}
     counted = plain.get("x-delivery-count")
-    returned = max(counted if isinstance(counted, int) else 0, int(redelivered))
+    # A message that was not delivered before has none from the broker, and any from its sender.
+    returned = max(1, counted if isinstance(counted, int) else 1) if redelivered else 0
     return Envelope(properties.message_id or "", b"".join(parts), key, plain, tag, returned)
 
 
@@ -114,9 +116,18 @@ def test_deliveries_are_taken_out_and_the_rest_goes_on_in_order(
         at, turn = at + size, turn + 1
     assert through == passed
     for channel in SIFTED:
-        assert got[channel] == [
-            expected(what) for number, what in stream if number == channel and isinstance(what, tuple)
-        ]
+        sent_on_it = [what for number, what in stream if number == channel and isinstance(what, tuple)]
+        assert got[channel] == [expected(what) for what in sent_on_it]
+        assert [one.properties for one in got[channel]] == [beside(what[3]) for what in sent_on_it]
+
+
+def beside(properties: commands.Basic.Properties) -> dict[str, str]:
+    given = {
+        "content-type": properties.content_type,
+        "content-encoding": properties.content_encoding,
+        "app-id": properties.app_id,
+    }
+    return {name: value for name, value in given.items() if value is not None}
 
 
 PLAIN = (1, False, "key", commands.Basic.Properties(message_id="m"), [b"{}"])
@@ -167,3 +178,36 @@ def test_what_is_out_of_step_goes_through_as_it_is() -> None:
     assert sieve.feed(sent) == sent
     assert sieve_of(got).feed(b"AMQP\x00\x00\x09\x01") == b"AMQP\x00\x00\x09\x01"
     assert got == {1: [], 2: []}
+
+
+def header_frame(raw: bytes, size: int = 2) -> bytes:
+    """Write a content header with properties of any bytes."""
+    payload = struct.pack(">HHQ", 60, 0, size) + raw
+    return struct.pack(">BHI", 1 + 1, 1, len(payload)) + payload + b"\xce"
+
+
+@given(st.binary(min_size=2, max_size=400), st.booleans(), st.integers(1, 60))
+@example(b"\xff\xff" + b"\xff" * 40, True, 7)
+@example(b"\x20\x00" + b"\xff\xff\xff\xff", True, 7)
+def test_no_bytes_in_a_message_s_properties_end_the_stream_or_spoil_the_next_message(
+    raw: bytes, redelivered: bool, cut: int
+) -> None:
+    deliver = pamqp.frame.marshal(commands.Basic.Deliver("a", 7, redelivered, "e", "key"), 1)
+    body_frame = pamqp.frame.marshal(body.ContentBody(b"{}"), 1)
+    sent = deliver + header_frame(raw) + body_frame + b"".join(frames_of(1, PLAIN))
+    got: dict[int, list[Envelope]] = {}
+    sieve = sieve_of(got)
+    assert b"".join(sieve.feed(sent[at : at + cut]) for at in range(0, len(sent), cut)) == b""
+    odd, plain = got[1]
+    assert (odd.body, odd.tag, odd.redelivered) == (b"{}", 7, redelivered)
+    assert (plain.id, plain.body) == ("m", b"{}")
+    assert len(dict(odd.headers)) <= len(raw)
+
+
+def test_a_count_of_deliveries_that_a_sender_wrote_is_not_the_broker_s() -> None:
+    forged = commands.Basic.Properties(headers={"x-delivery-count": 40})
+    got: dict[int, list[Envelope]] = {}
+    sieve = sieve_of(got)
+    sieve.feed(b"".join(frames_of(1, (1, False, "key", forged, [b"{}"]))))
+    sieve.feed(b"".join(frames_of(1, (2, True, "key", forged, [b"{}"]))))
+    assert [one.returned for one in got[1]] == [0, 40]
