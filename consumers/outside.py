@@ -12,6 +12,8 @@ from broker.return_address import PROPERTY
 
 #: The same as at the HTTP door, in bytes; of a packed body, packed and unpacked.
 LARGEST_BODY = 256 * 1024
+#: Members of a gzip body: nearly all have one, and each is a step.
+MOST_MEMBERS = 16
 _GZIP = frozenset({"gzip", "x-gzip"})
 #: For zlib: the largest window, and a gzip header around it.
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS
@@ -35,20 +37,15 @@ def read_body(envelope: Envelope) -> bytes:
 
     Raises ValueError, saying why, where it is too large or is not packed as it says.
     """
-    body = envelope.body
-    if len(body) > LARGEST_BODY:
-        raise ValueError(f"its body has {len(body):,} bytes; at most {LARGEST_BODY:,} are taken")
-    if content_encoding(envelope) in _GZIP:
-        body = _unpacked(body)
+    body, why_not = _unpacked(envelope)
+    if why_not is not None:
+        raise ValueError(why_not)
     return without_mark(body)
 
 
 def named_channel(envelope: Envelope) -> str | None:
     """Return the channel id in a body, also where it is broken or too large further on; None where there is none."""
-    try:
-        body = read_body(envelope)
-    except ValueError:
-        body = without_mark(envelope.body[:LARGEST_BODY])
+    body = without_mark(_unpacked(envelope)[0])
     try:
         found = from_json(body, allow_partial=True)
     except ValueError:
@@ -57,18 +54,26 @@ def named_channel(envelope: Envelope) -> str | None:
     return named if isinstance(named, str) and CHANNEL_ID.fullmatch(named) else None
 
 
-def _unpacked(body: bytes) -> bytes:
+def _unpacked(envelope: Envelope) -> tuple[bytes, str | None]:
+    """Return as much of a body as is taken, and why that is not all of it, where it is not."""
+    body = envelope.body
+    if len(body) > LARGEST_BODY:
+        return body[:LARGEST_BODY], f"its body has {len(body):,} bytes; at most {LARGEST_BODY:,} are taken"
+    if content_encoding(envelope) not in _GZIP:
+        return body, None
     unpacked = b""
-    while body:
+    for _ in range(MOST_MEMBERS):
         reader = zlib.decompressobj(_GZIP_WINDOW)
         try:
             unpacked += reader.decompress(body, LARGEST_BODY + 1 - len(unpacked))
         except zlib.error as error:
-            raise ValueError(f"it says that it is gzip, and is not: {error}") from None
+            return unpacked, f"it says that it is gzip, and is not: {error}"
         if len(unpacked) > LARGEST_BODY:
-            raise ValueError(f"unpacked, its body has more than the {LARGEST_BODY:,} bytes that are taken")
+            return unpacked, f"unpacked, its body has more than the {LARGEST_BODY:,} bytes that are taken"
         if not reader.eof:
-            raise ValueError("it says that it is gzip, and ends early")
+            return unpacked, "it says that it is gzip, and ends early"
         # Another member may follow (RFC 1952, section 2.2).
         body = reader.unused_data
-    return unpacked
+        if not body:
+            return unpacked, None
+    return unpacked, f"as gzip it has more than {MOST_MEMBERS} members"
