@@ -8,12 +8,13 @@ import pytest
 from bot_worker_parts import Answering
 from pydantic_core import from_json
 
+from broker.errors import Unpublishable
 from broker.models.records import BotResponse, UserMessage
 from broker.port import Envelope
 from broker.registry.history import History
 from consumers.bots.catalogue import UnknownBot
 from consumers.bots.protocol import Bot, Reply, Session
-from consumers.dead_letters import DETAIL, REASON
+from consumers.dead_letters import CHANNEL, DETAIL, REASON
 
 
 async def test_counters_go_up_without_gaps_and_every_response_knows_its_place(answering: Answering) -> None:
@@ -174,3 +175,26 @@ async def test_a_response_is_written_as_its_model_writes_it(answering: Answering
         written = from_json(envelope.body)
         assert BotResponse.read(written).model_dump(mode="json") == written
     await session.stop(1)
+
+
+async def test_a_response_that_the_broker_cannot_carry_is_a_dead_letter_and_the_lane_goes_on(
+    answering: Answering,
+) -> None:
+    def refuses(envelope: Envelope) -> bool:
+        if b'"1.0"' in envelope.body and envelope.routing_key.startswith("response."):
+            raise Unpublishable("Its body is too large.")
+        return False
+
+    answering.broker.away = refuses
+    session = answering.session()
+    await session.take([answering.message(1), answering.message(2)])
+    await answering.acks.until(2)
+    await session.stop(1)
+    assert [said.message["text"] for said in answering.broker.responses("ada")] == ["1.1", "2.0", "2.1"]
+    (letter,) = answering.broker.dead()
+    assert (letter.headers[REASON], letter.headers[DETAIL]) == (
+        "too large for the broker",
+        "Its body is too large.",
+    )
+    assert letter.headers[CHANNEL] == answering.channel
+    assert b'"1.0"' in letter.body

@@ -123,7 +123,7 @@ async def test_an_unknown_channel_is_not_found(api, channel_id):
         b'{"a": "\\ud800"}',
         b"[" * 5000,
         b'{"a": ' + b"9" * 5000 + b"}",
-        b"\xef\xbb\xbf{}",
+        b"\xef\xbb\xbf",
     ],
 )
 async def test_what_is_no_json_is_400(api, body):
@@ -135,6 +135,31 @@ async def test_what_is_no_json_is_400(api, body):
     )
     assert answer.status == 400
     assert "not JSON" in (await answer.json())["detail"]
+
+
+async def test_a_byte_order_mark_is_left_out_where_it_is_that_of_json_and_named_where_it_is_another_s(api):
+    channel = await api.channel()
+    text = '{"message": {"textMessage": {"text": "hello"}}, "user": {"id": "u"}}'
+
+    async def post(encoding, **more):
+        return await api.http.post(
+            f"/v1/channels/webhook/{channel['id']}/messages",
+            data=text.encode(encoding),
+            headers={
+                "Authorization": f"Bearer {channel['accessToken']}",
+                "Content-Type": "application/json",
+                **more,
+            },
+        )
+
+    assert (await post("utf-8-sig")).status == 200
+    keyed = [await post(encoding, **{"Idempotency-Key": "k"}) for encoding in ("utf-8-sig", "utf-8")]
+    assert [answer.status for answer in keyed] == [200, 200]
+    assert (await keyed[0].json())["id"] == (await keyed[1].json())["id"]
+    for encoding in ("utf-16", "utf-32"):
+        answer = await post(encoding)
+        assert answer.status == 400
+        assert f"byte order mark of {encoding.upper()}" in (await answer.json())["detail"]
 
 
 @pytest.mark.parametrize(

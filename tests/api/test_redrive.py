@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from servers.rabbitmq_node import Node
 
 from broker.api import redrive
 from broker.errors import BrokerUnavailable
@@ -16,13 +17,15 @@ from broker.models.inbound import InboundMessage, TextMessage, User
 from broker.models.records import UserMessage
 from broker.partitions import conversation_key, partition_of, partition_word
 from broker.port import Envelope, Subscription
+from broker.rabbitmq.broker import RabbitBroker
 from broker.registry.conversations import Conversations
 from broker.registry.records import Attempt, DeadLetter, Delivery
-from broker.topology import DEAD, MESSAGES, inbound_key, inbound_queue
+from broker.topology import DEAD, MESSAGES, Topology, inbound_key, inbound_queue
 from consumers import turns
 from consumers.bot_worker import Bots, BotSession
 from consumers.bots.protocol import Reply
 from consumers.dead_letters import DeadLetterSession
+from consumers.outside import content_encoding
 from consumers.turn_writing import Turns
 
 T0 = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -329,3 +332,46 @@ async def test_a_message_goes_to_the_partition_that_it_has_now_under_its_own_id(
     assert envelope.routing_key == inbound_key("ch_a", partition_of("ch_a/u", PARTITIONS))
     shown = await (await api.call("GET", f"/v1/dead-letters/{one.id}")).json()
     assert (json.loads(shown["body"])["id"], shown["channelId"]) == (message.id, "ch_a")
+
+
+async def test_a_dead_letter_of_the_intake_goes_back_under_its_sender_s_id_and_packed_as_it_was(
+    api: Any,
+) -> None:
+    headers = {"amqp-message-id": "theirs", "amqp-content-encoding": "gzip", "own": "kept"}
+    one = letter(1, "intake", headers=headers, body=b"packed")
+    await api.parts.dead_letters.add([one])
+    assert (await api.call("POST", f"/v1/dead-letters/{one.id}/redrive")).status == 200
+    async with api.parts.broker.subscribe(MESSAGES, 10) as hold:
+        (envelope,) = await hold.receive()
+    assert (envelope.id, envelope.body, content_encoding(envelope)) == ("theirs", b"packed", "gzip")
+    assert envelope.headers["own"] == "kept"
+
+
+async def test_a_dead_letter_that_no_publish_can_carry_is_redriven_with_less_of_its_headers_or_refused(
+    serve: Any, rabbitmq: Node, amqp_url: str
+) -> None:
+    broker = RabbitBroker(amqp_url, Topology(PARTITIONS))
+    limit = "application:set_env(rabbit, max_message_size, {0}), persistent_term:put(max_message_size, {0})."
+    await asyncio.to_thread(rabbitmq.ctl, "eval", limit.format(10_000))
+    try:
+        await broker.start()
+        api = await serve(broker=broker)
+        filled = letter(1, "intake", headers={"h": "x" * 200_000, "small": "kept"}, body=b"1")
+        large, fine = letter(2, "intake", body=b"2" * 10_001), letter(3, "intake", body=b"3")
+        await api.parts.dead_letters.add([filled, large, fine])
+        told = await (await api.call("POST", "/v1/dead-letters/redrive", {})).json()
+        # The first time that RabbitMQ refuses a size, it says which it takes.
+        assert (told["redriven"], told["refused"]) == (2, 1)
+        answer = await api.call("POST", f"/v1/dead-letters/{large.id}/redrive")
+        assert answer.status == 409
+        assert "max_message_size" in (await answer.json())["detail"]
+        got: list[Envelope] = []
+        async with asyncio.timeout(20), broker.subscribe(MESSAGES, 10) as hold:
+            while len(got) < 2:
+                got += await hold.receive()
+        assert [one.body for one in got] == [b"1", b"3"]
+        assert got[0].headers["small"] == "kept"
+        assert len(str(got[0].headers["h"])) > 100_000
+    finally:
+        await broker.close()
+        await asyncio.to_thread(rabbitmq.ctl, "eval", limit.format(16_777_216))

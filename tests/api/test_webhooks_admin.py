@@ -31,7 +31,7 @@ async def test_everything_that_is_given_is_kept(api):
     given = {
         "url": "https://bücher.example:8443/a?b=c",
         "verifyToken": "v",
-        "events": ["response.text", "delivery.*.dead"],
+        "events": ["response.text", "*.media", "#.event.#"],
         "headers": {"X-Shop": "a b", "Authorization": "Basic Zm9v"},
         "timeoutSeconds": 2.5,
         "enabled": False,
@@ -143,6 +143,12 @@ async def test_a_private_target_is_taken_where_its_network_is_allowed(serve):
         {"events": ["response.#x"]},
         {"events": ["a b"]},
         {"events": ["response.text\n"]},
+        {"events": ["response.text", "response.video"]},
+        {"events": ["response"]},
+        {"events": ["response.text.p00"]},
+        {"events": ["response.*.*"]},
+        {"events": ["Response.text"]},
+        {"events": ["delivery.*.dead"]},
         {"events": "response.#"},
         {"headers": {"Host": "x"}},
         {"headers": {"webhook-ID": "x"}},
@@ -243,3 +249,15 @@ async def test_a_test_tells_what_came_of_it(serve, status, error, delivered):
         "answer": "the answer",
     }
     assert asked == [(channel["id"], webhook["id"])]
+
+
+async def test_an_event_pattern_that_no_event_matches_is_told_which_events_there_are(api):
+    channel = await api.channel()
+    path = f"/v1/channels/{channel['id']}/webhooks"
+    answer = await api.call("POST", path, {"url": "https://a.example", "events": ["response.carousel"]})
+    (told,) = (await answer.json())["errors"]
+    assert answer.status == 422
+    assert "response.generic" in str(told)
+    webhook = await api.webhook(channel["id"], events=["response.generic"])
+    patched = await api.call("PATCH", f"/v1/webhooks/{webhook['id']}", {"events": ["#.carousel"]})
+    assert patched.status == 422

@@ -227,14 +227,17 @@ async def test_burying_a_body_beyond_what_the_broker_takes_by_now_goes_on_with_t
     broker = await make_rabbit()
     async with raw_publisher(node.url) as stranger:
         await stranger.publish(MESSAGES, b"x" * 400_000, struct.pack(">H", 0))
+        # What the intake makes of it is a little larger than what it was.
+        await stranger.publish(MESSAGES, queued("x" * 99_900), struct.pack(">H", 0))
+        await stranger.publish(MESSAGES, queued("next"), struct.pack(">H", 0))
     await asyncio.to_thread(node.ctl, "eval", LIMIT.format(100_000))
     try:
         async with at_work(broker, sqlite_url) as store:
-            await broker.publish(MESSAGES, Envelope("", queued("next")))
-            (letter,) = await kept(store, 1)
+            letter, grown = await kept(store, 2)
             assert len(await answered(broker, 1)) == 1
         assert letter.body == b"x" * 100_000
         assert "of its body of 400,000 bytes only the beginning was kept" in letter.detail
+        assert (grown.stage, grown.reason, grown.channel_id) == ("intake", "too large for the broker", "ch_1")
         with pytest.raises(Unpublishable, match="max_message_size"):
             await broker.publish(INBOUND, Envelope("m", b"x" * 100_001, KEY))
     finally:

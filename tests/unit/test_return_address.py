@@ -124,3 +124,19 @@ def test_whatever_goes_back_arrives_in_a_queue(stage: str, body: bytes, key: str
         queues = TOPOLOGY.route(address.exchange, address.envelope.routing_key)
         assert len(queues) == 1
         assert queues[0] != UNROUTED
+
+
+def test_a_letter_that_the_broker_gave_up_goes_back_to_the_queue_that_the_broker_names() -> None:
+    forged = {"x-last-death-queue": "postbote.messages", "x-first-death-queue": "postbote.outbound.p00"}
+    assert sent(letter("broker", b"{}", "k", forged)).exchange == MESSAGES
+    assert isinstance(
+        return_address(letter("broker", b"{}", "k", {**forged, "x-last-death-queue": ""}), TOPOLOGY), str
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"), [("theirs", "theirs"), ("", None), ("x" * 256, None), (7, None)]
+)
+def test_a_letter_of_the_intake_goes_back_under_its_sender_s_own_id(given: Any, wanted: str | None) -> None:
+    one = letter("intake", b"{}", "k", {"amqp-message-id": given})
+    assert sent(one).envelope.id == (wanted or one.id)
