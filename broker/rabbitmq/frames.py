@@ -51,6 +51,9 @@ _JSON = b"\x10application/json"
 _PERSISTENT = b"\x02"
 _END = b"\xce"
 _NO_HEADERS = b"\x00\x00\x00\x00"
+#: Headers by which RabbitMQ routes. It closes the AMQP channel of who publishes one that is no list, and we have none
+#: (https://www.rabbitmq.com/docs/sender-selected).
+ROUTING = frozenset({"CC", "BCC"})
 _ONLY_JSON: Mapping[str, str] = MappingProxyType({"content-type": "application/json"})
 
 
@@ -129,6 +132,8 @@ def publication(
     """
     table = _NO_HEADERS
     if headers:
+        if ROUTING.intersection(headers):
+            raise Unpublishable("A header CC or BCC is RabbitMQ's to read.")
         try:
             table = encode.field_table(dict(headers))
         except (TypeError, ValueError) as error:

@@ -7,9 +7,11 @@ https://www.rabbitmq.com/amqp-0-9-1-errata.html, section 3).
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from struct import Struct
 
 from broker.port import DEATH_QUEUE, DEATH_REASON, HeaderValue
+from broker.rabbitmq.frames import ROUTING
 
 #: Fields of a table that are looked at: a frame has room for tens of thousands.
 MOST_FIELDS = 1_000
@@ -28,6 +30,8 @@ _WITH_LENGTH = frozenset(b"SxAF")
 #: RabbitMQ reads `L` with a sign, whatever the specification says.
 _SIGNED, _UNSIGNED = frozenset(b"bsIlL"), frozenset(b"Bui")
 _COUNT, _DEATHS = b"x-delivery-count", b"x-death"
+#: Names that are the broker's, or by which a sender tells it where else to put a message.
+_NEVER = frozenset({DEATH_QUEUE.encode(), DEATH_REASON.encode(), *(name.encode() for name in ROUTING)})
 _QUEUE, _REASON = b"queue", b"reason"
 #: The name and the type of a field, and where its value begins and ends.
 _Field = tuple[bytes, int, int, int]
@@ -39,24 +43,21 @@ def read_headers(raw: bytes) -> dict[str, HeaderValue]:
     Of two fields of one name the first counts, which is where the broker writes. DEATH_QUEUE and DEATH_REASON are
     read from the first entry of `x-death`, the broker's own, and not from what a sender may have called so.
     """
-    found: dict[str, HeaderValue] = {}
+    first: dict[bytes, HeaderValue | None] = {}
     deaths: dict[str, HeaderValue] | None = None
     end = _LENGTH.size
     for name, kind, begin, end in _fields_of(raw):
         if name == _DEATHS and deaths is None:
             deaths = _last_death(raw, begin, end) if kind == _ARRAY else {}
-        value = _value(raw, kind, begin, end)
-        if value is None or len(name) > LONGEST_NAME:
-            continue
-        try:
-            found.setdefault(name.decode(), value)
-        except UnicodeDecodeError:
-            continue
+        first.setdefault(name, _value(raw, kind, begin, end))
     if deaths is None and raw.find(_DEATHS, end) >= 0:
         # It lies behind what was looked at: the broker gave it up, and which queue that was is not known.
         deaths = {DEATH_QUEUE: ""}
-    for reserved in (DEATH_QUEUE, DEATH_REASON):
-        found.pop(reserved, None)
+    found: dict[str, HeaderValue] = {}
+    for name, value in first.items():
+        if value is not None and len(name) <= LONGEST_NAME and name not in _NEVER:
+            with suppress(UnicodeDecodeError):
+                found[name.decode()] = value
     return found | deaths if deaths else found
 
 

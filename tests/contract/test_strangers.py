@@ -41,6 +41,8 @@ UNREADABLE = [
     struct.pack(">HIB", WITH_ID, 0, 255) + b"\xff" * 255,
     struct.pack(">HB", 0x0008, 255) + b"\xfe" * 255,
     table(field(b"n" * 255, b"V")),
+    # RabbitMQ reads the first, and would close the AMQP channel of who publishes the second.
+    table(field(b"CC", b"A\x00\x00\x00\x00"), field(b"CC", text(b"x")), field(b"BCC", b"A\x00\x00\x00\x00")),
     table(*(field(b"%d" % number, b"V") for number in range(15_000))),
 ]
 

@@ -98,7 +98,9 @@ def test_a_name_that_is_too_long_is_refused_before_anything_is_written(field: st
         publication(channel=1, headers={}, body=b"", largest=1000, **given_names)
 
 
-@pytest.mark.parametrize("table", [{"a": 2**64}, {"a\ud800": 1}, {"a": "\ud800"}, {"a": object()}])
+@pytest.mark.parametrize(
+    "table", [{"a": 2**64}, {"a\ud800": 1}, {"a": "\ud800"}, {"a": object()}, {"CC": "x"}]
+)
 def test_headers_that_no_table_holds_are_refused_as_such(table: Any) -> None:
     with pytest.raises(Unpublishable):
         publication(1, "e", "k", "m", table, b"", 4000)

@@ -128,3 +128,15 @@ def test_the_queue_that_gave_a_message_up_is_the_broker_s_word_and_no_sender_s()
     assert read_headers(table(forged)) == {}
     many = field(b"a", b"V") * MOST_FIELDS
     assert read_headers(table(forged, many, own)) == {DEATH_QUEUE: ""}
+
+
+def test_of_two_fields_of_one_name_the_first_counts_also_where_it_is_left_out() -> None:
+    assert read_headers(table(field(b"a", nested(1, b"A")), field(b"a", text(b"second")), PLAIN)) == {
+        "plain": "kept"
+    }
+    assert read_headers(table(field(b"a", text(b"first")), field(b"a", text(b"second")))) == {"a": "first"}
+
+
+@pytest.mark.parametrize("name", [b"CC", b"BCC"])
+def test_headers_by_which_the_broker_routes_are_left_out(name: bytes) -> None:
+    assert read_headers(table(field(name, text(b"elsewhere")), PLAIN)) == {"plain": "kept"}
