@@ -12,7 +12,7 @@ from typing import Any
 import aio_pika
 import pytest
 from servers.rabbitmq_node import Node
-from servers.raw_publisher import WITH_ID, field, nested, raw_publisher, table, text
+from servers.raw_publisher import UNREADABLE, field, raw_publisher, table, text
 
 from broker.errors import Unpublishable
 from broker.models.records import UserMessage
@@ -31,20 +31,6 @@ MakeBroker = Callable[..., Awaitable[Broker]]
 QUEUE, KEY = inbound_queue("p00"), inbound_key("ch_1", 0)
 #: Sets what a running node takes, on RabbitMQ 3 and on 4.
 LIMIT = "application:set_env(rabbit, max_message_size, {0}), persistent_term:put(max_message_size, {0})."
-#: What the client library cannot decode, though RabbitMQ passes it on.
-UNREADABLE = [
-    table(field(b"t", b"T" + struct.pack(">Q", 1_790_000_000_000_000))),
-    table(field(b"t", b"T" + b"\xff" * 8)),
-    table(field(b"\xff\xfe", text(b"x"))),
-    table(field(b"deep", nested(2_000))),
-    # A message id and an app id that are not UTF-8, and a name of 255 bytes.
-    struct.pack(">HIB", WITH_ID, 0, 255) + b"\xff" * 255,
-    struct.pack(">HB", 0x0008, 255) + b"\xfe" * 255,
-    table(field(b"n" * 255, b"V")),
-    # RabbitMQ reads the first, and would close the AMQP channel of who publishes the second.
-    table(field(b"CC", b"A\x00\x00\x00\x00"), field(b"CC", text(b"x")), field(b"BCC", b"A\x00\x00\x00\x00")),
-    table(*(field(b"%d" % number, b"V") for number in range(15_000))),
-]
 
 
 async def take(subscription: Subscription, count: int) -> list[Envelope]:
@@ -149,7 +135,7 @@ class _NoSuspects:
     async def begun(self, queue: str, message: str) -> int:
         raise AssertionError("nothing here is begun alone")
 
-    begin = end = begun  # type: ignore[assignment]
+    begin = end = begun
 
 
 NO_TRIALS = Trials(_NoSuspects())  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ import aio_pika
 import pytest
 from behaviours import delayed
 from receivers import Delivery, Exchange, Receiver, opened
+from servers.raw_publisher import UNREADABLE, field, raw_publisher, table, text
 from stage import Stage
 
 from broker.models.records import BotResponse, UserMessage
@@ -18,6 +19,8 @@ from broker.partitions import conversation_key, partition_of
 from broker.topology import INBOUND, MESSAGES, RESPONSES, inbound_key, response_key
 
 MEGABYTES_10 = b'{"text":"' + b"x" * (10 * 1024 * 1024) + b'"}'
+#: Headers that no client library decodes, and such as leave no room in a frame for what a dead letter says.
+HOSTILE = [*UNREADABLE, table(field(b"h", text(b"x" * 130_900)))]
 #: A worker that a message kills is started again this often at the most, before the message is given up.
 MOST_LIVES = 40
 
@@ -89,6 +92,7 @@ async def test_rubbish_on_every_queue_is_kept_with_its_reason_and_holds_up_nobod
             ) as answer:
                 assert answer.status == 204
             bad = await publish_all_kinds_of_rubbish(outside, doomed)
+            bad += await publish_under_hostile_headers(stage, channel.id, doomed)
             # Twice under one id, by two ways of giving one: answered once each.
             twice = queued(channel.id, "amqp-user", "said twice")
             await outside.publish(MESSAGES, json.dumps(twice).encode(), times=2, message_id="one-id")
@@ -98,7 +102,11 @@ async def test_rubbish_on_every_queue_is_kept_with_its_reason_and_holds_up_nobod
             letters = await letters_of(stage, bad)
             await stage.arrivals(load, 50)
         assert await stage.wait_for(lambda: counters(one, "amqp-user") == [1, 2, 3], 20.0)
+        assert await stage.wait_for(
+            lambda: counters(one, "odd-user") == list(range(1, 1 + len(HOSTILE))), 20.0
+        )
         one.forget("amqp-user")
+        one.forget("odd-user")
         await stage.judge("bad input on every queue", load, most_repeated=0, notes={"dead letters": bad})
         assert len(letters) == bad
         assert all(letter["reason"] and letter["stage"] for letter in letters)
@@ -152,6 +160,24 @@ async def publish_all_kinds_of_rubbish(outside: Outside, doomed: str) -> int:
         await outside.publish(RESPONSES, response.model_dump_json().encode(), key)
         bad += 2
     return bad
+
+
+async def publish_under_hostile_headers(stage: Stage, channel_id: str, doomed: str) -> int:
+    """Publish rubbish on every queue, and messages of a user, under headers that no library reads; returns how many
+    have to become dead letters."""
+    partition = partition_of(conversation_key(doomed, "nobody"), 8)
+    places = (
+        (MESSAGES, "anything"),
+        (INBOUND, inbound_key(doomed, partition)),
+        (RESPONSES, response_key(doomed, "text", partition)),
+    )
+    async with raw_publisher(stage.environment["POSTBOTE_AMQP_URL"]) as stranger:
+        for properties in HOSTILE:
+            for exchange, key in places:
+                await stranger.publish(exchange, b"not JSON", properties, key)
+            said = json.dumps(queued(channel_id, "odd-user", "heard all the same")).encode()
+            await stranger.publish(MESSAGES, said, properties)
+    return len(HOSTILE) * len(places)
 
 
 def counters(receiver: Receiver, user: str) -> list[int]:

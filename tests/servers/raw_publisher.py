@@ -41,6 +41,22 @@ def table(*fields: bytes) -> bytes:
     return struct.pack(">HI", HEADERS, len(inner)) + inner
 
 
+#: What the client library cannot decode, though RabbitMQ passes it on.
+UNREADABLE: list[bytes] = [
+    table(field(b"t", b"T" + struct.pack(">Q", 1_790_000_000_000_000))),
+    table(field(b"t", b"T" + b"\xff" * 8)),
+    table(field(b"\xff\xfe", text(b"x"))),
+    table(field(b"deep", nested(2_000))),
+    # A message id and an app id that are not UTF-8, and a name of 255 bytes.
+    struct.pack(">HIB", WITH_ID, 0, 255) + b"\xff" * 255,
+    struct.pack(">HB", 0x0008, 255) + b"\xfe" * 255,
+    table(field(b"n" * 255, b"V")),
+    # RabbitMQ reads the first, and would close the AMQP channel of who publishes the second.
+    table(field(b"CC", b"A\x00\x00\x00\x00"), field(b"CC", text(b"x")), field(b"BCC", b"A\x00\x00\x00\x00")),
+    table(*(field(b"%d" % number, b"V") for number in range(15_000))),
+]
+
+
 class RawPublisher:
     """One connection with one AMQP channel, in confirm mode."""
 
