@@ -7,6 +7,8 @@ import aio_pika
 from deployment import Deployment
 from processes import ARRIVAL_S, Receiver, until
 
+from broker.topology import MESSAGES
+
 USERS = [f"user-{number}" for number in range(50)]
 
 
@@ -95,3 +97,22 @@ async def test_messages_published_by_amqp_are_answered_and_rubbish_is_kept_with_
     assert unknown["reason"] == "unknown channel"
     assert json.loads(unknown["body"])["channelId"] == "nowhere"
     assert all(letter["reason"] and letter["detail"] for letter in letters)
+
+
+async def test_migrate_names_the_queues_in_which_an_expired_message_would_be_lost(
+    servers: Deployment,
+) -> None:
+    url = servers.environment["POSTBOTE_AMQP_URL"]
+    async with await aio_pika.connect(url) as connection, connection.channel() as channel:
+        await channel.declare_queue(
+            MESSAGES,
+            durable=True,
+            arguments={"x-queue-type": "quorum", "x-single-active-consumer": True},
+        )
+    await servers.start("migrate", "migrate")
+    for process in servers.processes:
+        assert await process.finish() == 0, process.output()
+        lines = [line for line in process.output().splitlines() if "broker.no_dead_letter_exchange" in line]
+        assert len(lines) == 1, process.output()
+        assert MESSAGES in lines[0]
+        assert "postbote.inbound" not in lines[0]
