@@ -41,6 +41,8 @@ LARGEST_KEPT = 16 * 1024 * 1024
 #: What the broker writes of the deaths of a message, or a sender who would like it to look so.
 _OF_DEATHS = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count", _OURS)
 _HEADERS_CUT = " (its headers were cut to what the broker can carry)"
+#: Bytes that are kept free for both notes, this one and that of a body that was cut.
+ROOM_FOR_NOTES = 200
 #: Headers that a letter keeps of its message: all are looked at when it is collected.
 MOST_HEADERS = 500
 
@@ -70,7 +72,8 @@ async def bury(
     ours: dict[str, HeaderValue] = {STAGE: stage, REASON: reason, KEY: original.routing_key}
     if channel_id is not None:
         ours[CHANNEL] = channel_id
-    body, headers, notes = original.body, theirs, ""
+    body, headers = original.body, theirs
+    notes = _HEADERS_CUT if len(original.headers) > MOST_HEADERS else ""
     for last in (False, False, True):
         ours[DETAIL] = _beginning(detail, LONGEST_DETAIL - len(notes)) + notes
         letter = Envelope(str(uuid4()), body, f"dead.{stage}", {**headers, **ours})
@@ -84,9 +87,9 @@ async def bury(
                 body = body[: refusal.body_room]
                 notes += f" (of its body of {len(original.body):,} bytes only the beginning was kept)"
             else:
-                room = (refusal.headers_room or 0) - headers_size(ours) - len(_HEADERS_CUT)
+                room = (refusal.headers_room or 0) - headers_size(ours) - ROOM_FOR_NOTES
                 headers = fit_headers(theirs, room)
-                notes += _HEADERS_CUT
+                notes = notes.removesuffix(_HEADERS_CUT) + _HEADERS_CUT
 
 
 def _headers_of(original: Envelope, stage: str) -> dict[str, HeaderValue]:
