@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from bot_worker_parts import Answering
 from pydantic_core import from_json
+from sqlalchemy import text
 
 from broker.models.records import BotResponse, UserMessage
 from broker.port import Envelope
+from broker.registry.database import Database
 from broker.registry.history import History
 from consumers.bots.catalogue import UnknownBot
 from consumers.bots.protocol import Bot, Reply, Session
@@ -64,6 +66,32 @@ async def test_a_worker_that_died_between_writing_and_publishing_left_the_same_a
     assert [r.message_counter for r in said] == [1, 2, 3, 4]
     assert len({r.id for r in said}) == 4
     await second.stop(1)
+
+
+async def test_a_turn_that_is_being_written_when_its_session_stops_is_found_by_the_next(
+    answering: Answering, database_url: str
+) -> None:
+    other = Database(database_url)
+    first = answering.session()
+    async with other.write() as connection:
+        if other.dialect == "postgresql":
+            await connection.execute(text("LOCK TABLE turns IN EXCLUSIVE MODE"))
+        await first.take([answering.message(1)])
+        await answering.committing.wait()
+        stopping = asyncio.create_task(first.stop(0))
+        await asyncio.wait({stopping}, timeout=0.2)
+        second = answering.session()
+        if stopping.done():
+            await second.take([answering.message(1)])
+            for _ in range(100):
+                if len(answering.bot.asked) == 1:
+                    await asyncio.sleep(0.01)
+    await stopping
+    await second.take([answering.message(1)])
+    await answering.acks.until(1)
+    assert answering.bot.asked == ["1"]
+    await second.stop(1)
+    await other.close()
 
 
 async def test_two_workers_that_both_believe_in_themselves_give_each_message_one_answer(
