@@ -56,7 +56,8 @@ class Database:
         """Open one transaction, committed at the end; raises RegistryUnavailable while the database is away.
 
         Where the connection is lost during the commit, it may have happened: what is written has to bear
-        being written again. Where this is cancelled, or takes too long, the last statement has ended when this raises.
+        being written again. Where this is cancelled, or takes too long, its last statement has ended when this
+        raises.
         """
         async with AsyncExitStack() as stack:
             stack.enter_context(outages_told())
@@ -116,8 +117,8 @@ class Database:
     async def check_writable(self) -> None:
         """Return where the database takes a write; raises RegistryUnavailable otherwise.
 
-        One row of one page is written as it is, and committed: a standby, a file that is read-only and most full disks
-        refuse that, and say so. Raises DBAPIError where the database has no schema at all.
+        One row is written as it is, and committed: a standby, a file that is read-only and most full disks refuse
+        that, and say so. Raises DBAPIError where the database has no schema at all.
         """
         async with self.single() as connection:
             await connection.execute(text("UPDATE alembic_version SET version_num = version_num"))
