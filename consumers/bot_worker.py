@@ -30,7 +30,7 @@ from consumers.lanes import Lane, Lanes
 from consumers.outage import outlast
 from consumers.rejection import why_invalid
 from consumers.turn_writing import Turns
-from consumers.turns import BotFailed, answer, failed_turn, new_turn
+from consumers.turns import BotFailed, answer, failed_turn, new_turn, session_update
 
 log = structlog.get_logger()
 
@@ -149,7 +149,10 @@ class BotSession:
         self, envelope: Envelope, message: UserMessage, channel: Channel, conversation: Conversation
     ) -> "tuple[_Asked, NewTurn]":
         try:
-            reply = await answer(self._bots.of(channel), message, conversation, self._bots.timeout_s)
+            if message.message is None:
+                reply = session_update(message, conversation)
+            else:
+                reply = await answer(self._bots.of(channel), message, conversation, self._bots.timeout_s)
             asked = _Asked(channel.bot, conversation, reply)
             return asked, asked.turn(message, channel)
         except BotFailed as failure:

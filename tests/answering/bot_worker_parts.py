@@ -29,6 +29,7 @@ class Counting:
 
     async def reply(self, message: UserMessage, session: Session) -> Reply:
         """Answer, or fail as it was told."""
+        assert message.message is not None
         said = message.message.text_message.text if message.message.text_message else ""
         self.asked.append(said)
         failure = self.fails(said)
