@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from broker.ending import END_S, to_its_end
 from broker.errors import BrokerUnavailable, RegistryUnavailable
 
 In = TypeVar("In")
@@ -16,6 +17,8 @@ class Batcher(Generic[In, Out]):
 
     What comes while one call runs makes up the next. With `linger_s` an item waits so long for company; with
     `busy_linger_s` only where the call before had several items, so that nobody waits for company that does not come.
+    With `to_the_end` a submitter that is cancelled while the call with its item runs goes on only after that call's
+    end, or after `END_S`: what the call writes is written by then.
     Where a call fails for another reason than an outage, its items are run one by one, so that one that cannot be
     processed fails alone.
     """
@@ -27,18 +30,29 @@ class Batcher(Generic[In, Out]):
         *,
         linger_s: float = 0.0,
         busy_linger_s: float = 0.0,
+        to_the_end: bool = False,
     ) -> None:
         self._run = run
         self._limit = limit
         self._linger_s = linger_s
         self._busy_linger_s = busy_linger_s
+        self._to_the_end = to_the_end
         self._busy = False
         self._waiting: deque[tuple[In, asyncio.Future[Out]]] = deque()
+        #: The items of the call that runs, and those who wait for no more than its end.
+        self._called: Sequence[tuple[In, asyncio.Future[Out]]] = ()
+        self._gave_up: list[asyncio.Future[None]] = []
         self._task: asyncio.Task[None] | None = None
 
     async def submit(self, item: In) -> Out:
         """Have one item processed, and return what came of it; raises what `run` raised."""
-        return await self.put(item)
+        future = self.put(item)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if self._to_the_end and any(called is future for _, called in self._called):
+                await to_its_end(self._call_ended())
+            raise
 
     def put(self, item: In) -> "asyncio.Future[Out]":
         """Have one item processed some time; what is returned ends as `submit` does."""
@@ -71,9 +85,25 @@ class Batcher(Generic[In, Out]):
                 batch = [self._waiting.popleft() for _ in range(min(self._limit, len(self._waiting)))]
                 wanted = [(item, future) for item, future in batch if not future.done()]
                 if wanted:
-                    await self._process(wanted)
+                    self._called = wanted
+                    try:
+                        await self._process(wanted)
+                    finally:
+                        self._end_call()
         finally:
             self._task = None
+
+    async def _call_ended(self) -> None:
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._gave_up.append(ended)
+        await asyncio.wait([ended], timeout=END_S)
+
+    def _end_call(self) -> None:
+        self._called = ()
+        for ended in self._gave_up:
+            if not ended.done():
+                ended.set_result(None)
+        self._gave_up.clear()
 
     async def _process(self, batch: list[tuple[In, asyncio.Future[Out]]]) -> None:
         try:

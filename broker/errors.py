@@ -9,7 +9,8 @@
     │   └── TopologyMismatch     the broker holds queues of another shape than the settings ask for
     └── RegistryError            reading or writing the database
         ├── RegistryUnavailable  the database does not answer; trying again later is right
-        └── SchemaMismatch       the database has another schema than this version needs
+        ├── SchemaMismatch       the database has another schema than this version needs
+        └── TooManySecrets       a webhook was rotated more often than secrets are kept
 
 An endpoint that answers 500 is an expected outcome and a value, see consumers.attempt.
 """
@@ -64,3 +65,7 @@ class RegistryUnavailable(RegistryError):
 
 class SchemaMismatch(RegistryError):
     """The database has another schema than this version needs; run `postbote migrate`."""
+
+
+class TooManySecrets(RegistryError):
+    """A webhook was rotated more often than secrets are kept."""

@@ -30,9 +30,13 @@ from consumers.lanes import Lane, Lanes
 from consumers.outage import outlast
 from consumers.rejection import why_invalid
 from consumers.turn_writing import Turns
-from consumers.turns import BotFailed, answer, failed_turn, new_turn
+from consumers.turns import BotFailed, answer, failed_turn, new_turn, session_update
 
 log = structlog.get_logger()
+
+#: A turn that was refused more often than this waits so long before each further try, in seconds.
+OFTEN_REFUSED = 5
+REFUSED_WAIT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,7 @@ class BotSession:
         """Return a message's turn, a new one where it has none yet; None where the message is a dead letter."""
         loaded = None if envelope.redelivered else self._turns.known(message)
         asked: _Asked | None = None
+        refused = 0
         while True:
             if loaded is None:
                 loaded = await self._turns.load(message)
@@ -133,12 +138,21 @@ class BotSession:
             # The channel was changed meanwhile, or another worker, one that was thought dead or one that is now,
             # wrote a turn of this conversation.
             loaded = None
+            refused += 1
+            if refused > OFTEN_REFUSED:
+                # Nothing known does that; if something does, it must not spin.
+                if refused == OFTEN_REFUSED + 1:
+                    log.warning("bot.turn_refused", channel=message.channel_id, message=message.id)
+                await asyncio.sleep(REFUSED_WAIT_S)
 
     async def _ask(
         self, envelope: Envelope, message: UserMessage, channel: Channel, conversation: Conversation
     ) -> "tuple[_Asked, NewTurn]":
         try:
-            reply = await answer(self._bots.of(channel), message, conversation, self._bots.timeout_s)
+            if message.message is None:
+                reply = session_update(message, conversation)
+            else:
+                reply = await answer(self._bots.of(channel), message, conversation, self._bots.timeout_s)
             asked = _Asked(channel.bot, conversation, reply)
             return asked, asked.turn(message, channel)
         except BotFailed as failure:

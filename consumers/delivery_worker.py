@@ -6,7 +6,7 @@ written into the backlog behind whatever else its lane has there.
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
@@ -74,6 +74,8 @@ class DeliverySession:
         self._partition = partition
         self._parked: Parked | None = None
         self._lanes: Lanes[LaneKey, Waiting] = Lanes(self._work, self._fail)
+        #: Responses whose channel has to be looked up first, by channel: no other channel waits for that.
+        self._meeting: Lanes[str, tuple[Envelope, BotResponse]] = Lanes(self._meet, self._fail)
         #: Deliveries in hand, by webhook and in all.
         self._held: Counter[str] = Counter()
         self._held_in_all = 0
@@ -93,33 +95,31 @@ class DeliverySession:
             except ValidationError as error:
                 await self._bury(envelope, "not a bot response of a known version", why_invalid(error))
         directory = self._shared.directory
-        # Not even a coroutine for what needs no waiting.
-        known = [directory.known(response.channel_id, response.channel_revision) for _, response in taken]
-        if None in known:
-            await self._meet(response for _, response in taken)
-        for (envelope, response), found in zip(taken, known, strict=True):
-            if found is None:
-                found = await directory.of_channel(response.channel_id, response.channel_revision)
-            if found is None:
-                gone = f"the channel {response.channel_id} is deleted"
-                await self._bury(envelope, "unknown channel", gone)
+        # Not even a task for what needs no waiting.
+        for envelope, response in taken:
+            channel_id = response.channel_id
+            found = directory.known(channel_id, response.channel_revision)
+            if found is None or channel_id in self._meeting:
+                self._meeting.put(channel_id, (envelope, response))
             else:
                 self._fan_out(envelope, response, found.webhooks)
 
     async def stop(self, grace_s: float) -> None:
         """Let the attempts in flight end; what waits for another attempt is handed back."""
+        await self._meeting.stop(0)
         await self._lanes.stop(grace_s)
 
-    async def _meet(self, responses: Iterable[BotResponse]) -> None:
-        """Look up the channels that are not known yet, all at once."""
-        directory = self._shared.directory
-        new: dict[str, int] = {}
-        for response in responses:
-            channel_id, revision = response.channel_id, response.channel_revision
-            if directory.known(channel_id, revision) is None:
-                new[channel_id] = max(revision, new.get(channel_id, 0))
-        if len(new) > 1:
-            await asyncio.gather(*(directory.of_channel(*each) for each in new.items()))
+    async def _meet(self, lane: Lane[str, tuple[Envelope, BotResponse]]) -> None:
+        """Look up a channel once for all of its responses that wait for it."""
+        waiting = list(lane.items)
+        newest = max(response.channel_revision for _, response in waiting)
+        found = await self._shared.directory.of_channel(lane.key, newest)
+        for envelope, response in waiting:
+            if found is not None:
+                self._fan_out(envelope, response, found.webhooks)
+            else:
+                await self._bury(envelope, "unknown channel", f"the channel {lane.key} is deleted")
+            lane.items.popleft()
 
     def _fan_out(self, envelope: Envelope, response: BotResponse, webhooks: Sequence[Webhook]) -> None:
         wanted = [webhook for webhook in webhooks if wants(webhook, response.kind)]
@@ -220,7 +220,7 @@ class DeliverySession:
         await bury(self._shared.broker, envelope, stage="delivery", reason=reason, detail=detail)
         self._subscription.ack(envelope)
 
-    def _fail(self, key: LaneKey, error: BaseException) -> None:
+    def _fail(self, key: LaneKey | str, error: BaseException) -> None:
         if not self.failed.done():
             self.failed.set_exception(error)
 

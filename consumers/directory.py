@@ -5,21 +5,36 @@ revision is read anew before that response is delivered, so a webhook that was r
 answered gets the answer, without any worker having to be told. Beside that, the revisions of entries in use are
 looked at in the background, many at a time, so that a changed URL reaches waiting retries; with the database away
 the cached entry serves on.
+
+A revision above the database's has been lost there, or never was: the database was restored from a dump, or anybody
+with the broker's password published it. The database is given a moment to catch up, and then it is right.
 """
 
+import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
+
+import structlog
 
 from broker.batching import Batcher
 from broker.errors import RegistryUnavailable
 from broker.registry.records import ChannelWebhooks, Webhook
 from consumers.outage import outlast
 
+log = structlog.get_logger()
+
 #: How old an entry may be before it is looked at anew in the background, in seconds.
 FRESH_S = 2.0
 #: How long such a look waits for others, in seconds.
 LINGER_S = 0.05
+#: Waits between reads of a channel that the database has only in an older revision than a response names, in seconds;
+#: a replica is behind by less.
+BEHIND_WAITS_S = (0.05, 0.1, 0.2, 0.4)
+#: For how long it is known of a channel that such waiting was in vain, in seconds: it is read once each time then.
+BEHIND_FOR_S = 60.0
+#: Channels of which that is known.
+MOST_BEHIND = 10_000
 
 
 class WebhookSource(Protocol):
@@ -39,22 +54,33 @@ class Directory:
 
     def __init__(self, source: WebhookSource) -> None:
         self._source = source
-        #: With the moment when each was last known to be right.
+        #: With the moment when each was last known to be right: when that was asked.
         self._entries: dict[str, tuple[float, ChannelWebhooks]] = {}
         self._reads: Batcher[str, ChannelWebhooks | None] = Batcher(self._read)
         self._looks: Batcher[str, None] = Batcher(self._look, linger_s=LINGER_S)
         self._looking: set[str] = set()
+        #: Channels whose database was waited for in vain, with the moment until which it is not waited for again.
+        self._behind: dict[str, float] = {}
 
     async def of_channel(self, channel_id: str, revision: int = 0) -> ChannelWebhooks | None:
-        """Return a channel with its webhooks, at least as new as `revision`; None where it is deleted."""
+        """Return a channel with its webhooks, at least as new as `revision`; None where it is deleted.
+
+        Older only where the database, waited for, has nothing newer.
+        """
         known = self.known(channel_id, revision)
         if known is not None:
             return known
+        waits = iter(BEHIND_WAITS_S if self._behind.get(channel_id, 0.0) < time.monotonic() else ())
         while True:
             found = await outlast(lambda: self._reads.submit(channel_id), "delivery.directory")
-            # A replica of the database may be behind.
             if found is None or found.channel.revision >= revision:
+                self._behind.pop(channel_id, None)
                 return found
+            wait = next(waits, None)
+            if wait is None:
+                self._note_behind(found, revision)
+                return found
+            await asyncio.sleep(wait)
 
     def known(self, channel_id: str, revision: int = 0) -> ChannelWebhooks | None:
         """Return what `of_channel` does, where that needs no waiting; None otherwise."""
@@ -80,29 +106,44 @@ class Directory:
         await self._reads.abandon()
         await self._looks.abandon()
 
+    def _note_behind(self, found: ChannelWebhooks, revision: int) -> None:
+        now, channel = time.monotonic(), found.channel
+        if self._behind.get(channel.id, 0.0) < now:
+            log.warning(
+                "delivery.revision_ahead",
+                channel=channel.id,
+                response=revision,
+                database=channel.revision,
+                why="the database is older than the response, as after restoring a dump; its webhooks are served",
+            )
+            if len(self._behind) >= MOST_BEHIND:
+                self._behind.clear()
+            self._behind[channel.id] = now + BEHIND_FOR_S
+
     async def _read(self, channel_ids: Sequence[str]) -> list[ChannelWebhooks | None]:
+        asked = time.monotonic()
         found = await self._source.of_channels(channel_ids)
-        at = time.monotonic()
         for channel_id in channel_ids:
-            new, (_, old) = found.get(channel_id), self._entries.get(channel_id, (at, None))
+            new, (at, _) = found.get(channel_id), self._entries.get(channel_id, (asked, None))
             if new is None:
                 self._entries.pop(channel_id, None)
-            elif old is None or old.channel.revision <= new.channel.revision:
-                self._entries[channel_id] = (at, new)
+            elif at <= asked:
+                # Also where its revision is a lower one: the database has been restored then.
+                self._entries[channel_id] = (asked, new)
         return [found.get(channel_id) for channel_id in channel_ids]
 
     async def _look(self, channel_ids: Sequence[str]) -> list[None]:
         """Read those entries anew that are not right any more."""
         try:
+            asked = time.monotonic()
             revisions = await self._source.revisions(channel_ids)
-            at = time.monotonic()
             changed = []
             for channel_id in channel_ids:
-                _, entry = self._entries.get(channel_id, (at, None))
+                at, entry = self._entries.get(channel_id, (asked, None))
                 if entry is None:
                     continue
                 if revisions.get(channel_id) == entry.channel.revision:
-                    self._entries[channel_id] = (at, entry)
+                    self._entries[channel_id] = (max(at, asked), entry)
                 else:
                     changed.append(channel_id)
             if changed:

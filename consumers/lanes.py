@@ -78,6 +78,9 @@ class Lanes(Generic[Key, Item]):
     def __len__(self) -> int:
         return len(self._lanes)
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._lanes
+
     async def stop(self, grace_s: float) -> None:
         """Start nothing more, let each lane end the call it is in, and cancel what runs after `grace_s`.
 

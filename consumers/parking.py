@@ -86,10 +86,12 @@ class Parking:
 
     def __init__(self, store: BacklogStore) -> None:
         self._store = store
-        self._parks: Batcher[LaneToPark, None] = Batcher(self._park, LANES_A_WRITE)
-        self._appends: Batcher[Sequence[Delivery], bool] = Batcher(store.append, LANES_A_WRITE)
+        self._parks: Batcher[LaneToPark, None] = Batcher(self._park, LANES_A_WRITE, to_the_end=True)
+        self._appends: Batcher[Sequence[Delivery], bool] = Batcher(
+            store.append, LANES_A_WRITE, to_the_end=True
+        )
         self._heads: Batcher[BacklogLane, list[Delivery]] = Batcher(self._read_heads, LANES_A_READ)
-        self._settles: Batcher[LaneWorked, bool] = Batcher(store.settle, LANES_A_WRITE)
+        self._settles: Batcher[LaneWorked, bool] = Batcher(store.settle, LANES_A_WRITE, to_the_end=True)
 
     async def webhooks_of(self, partition: int) -> set[str]:
         """Return the webhooks that have lanes of a partition in the backlog."""

@@ -77,16 +77,13 @@ def request(fixed: Fixed, response: BotResponse, verify_token: str, delivery_id:
     body = webhook_body(response, verify_token)
     timestamp = int(at.timestamp())
     webhook = fixed.webhook
-    secrets = [webhook.secret]
-    if webhook.previous_secret and webhook.previous_secret_until and at < webhook.previous_secret_until:
-        secrets.append(webhook.previous_secret)
     trace = "" if response.traceparent is None else f"traceparent: {child(response.traceparent)}\r\n"
     return b"%b%b\r\n%b" % (
         fixed.head,
         (
             f"webhook-id: {delivery_id}\r\n"
             f"webhook-timestamp: {timestamp}\r\n"
-            f"webhook-signature: {sign(secrets, delivery_id, timestamp, body)}\r\n"
+            f"webhook-signature: {sign(webhook.secrets(at), delivery_id, timestamp, body)}\r\n"
             f"postbote-in-reply-to: {response.in_reply_to}\r\n"
             f"postbote-turn: {response.index}/{response.count}\r\n"
             f"{trace}Content-Length: {len(body)}\r\n"

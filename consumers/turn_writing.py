@@ -53,7 +53,9 @@ class Turns:
 
     def __init__(self, store: ConversationStore) -> None:
         self._loads: Batcher[UserMessage, Loaded] = Batcher(store.load, busy_linger_s=BUSY_LINGER_S)
-        self._commits: Batcher[NewTurn, bool] = Batcher(self._commit, busy_linger_s=BUSY_LINGER_S)
+        self._commits: Batcher[NewTurn, bool] = Batcher(
+            self._commit, busy_linger_s=BUSY_LINGER_S, to_the_end=True
+        )
         self._store = store
         self._remembered = Remembered()
         self._marks: list[_Mark] = []

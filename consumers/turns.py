@@ -41,6 +41,11 @@ async def answer(bot: Bot, message: UserMessage, conversation: Conversation, tim
     raise BotFailed(f"{len(WAITS_S) + 1} tries failed; the last: {failure}")
 
 
+def session_update(message: UserMessage, conversation: Conversation) -> Reply:
+    """Reply for the bot to a message without content: nothing is said, and the session is as it wrote it."""
+    return Reply([], session_after(message, conversation.session))
+
+
 def new_turn(message: UserMessage, conversation: Conversation, reply: Reply, revision: int) -> NewTurn:
     """Make the turn that a reply amounts to; raises BotFailed where it cannot be written as JSON."""
     try:

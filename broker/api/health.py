@@ -30,12 +30,12 @@ class Readyz(Endpoint):
     """Readiness."""
 
     async def get(self) -> Ok[Readiness]:
-        """Tell whether the broker and the database answer; 503 names the one that does not.
+        """Tell whether the broker and the database take what is written; 503 names the one that does not.
 
         Tags: health
         """
         broker, database = await asyncio.gather(
-            outcome_of(self.parts.broker.check()), outcome_of(self.parts.database.check())
+            outcome_of(self.parts.broker.check()), outcome_of(self.parts.database.check_writable())
         )
         checks = {"broker": broker, "database": database}
         failed = [name for name, outcome in checks.items() if outcome != OK]

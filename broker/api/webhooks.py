@@ -20,6 +20,7 @@ from broker.api.schemas import (
     WebhookList,
 )
 from broker.api.webhook_fields import refused_target
+from broker.errors import TooManySecrets
 from broker.models.inbound import ChannelId
 from broker.settings import Network
 
@@ -160,12 +161,18 @@ class WebhookSecretView(AdminEndpoint):
     """The secret of a webhook."""
 
     async def post(self, webhook_id: WebhookId, /) -> Ok[RotatedSecret]:
-        """Give a webhook a new secret; the old one signs too for 24 hours.
+        """Give a webhook a new secret; the old one signs too for 24 hours, also where others follow.
 
         Tags: webhooks
         Security: admin
+        Status Codes:
+            200: The new secret.
+            409: So many secrets sign already that one more would end another before its time.
         """
-        webhook = await self.parts.webhooks.rotate_secret(webhook_id, overlap=OVERLAP)
+        try:
+            webhook = await self.parts.webhooks.rotate_secret(webhook_id, overlap=OVERLAP)
+        except TooManySecrets as error:
+            raise Problem(409, str(error)) from error
         if webhook is None:
             raise not_found("webhook")
         self.request.app[NEWS].changed(webhook.channel_id)

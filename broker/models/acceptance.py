@@ -88,7 +88,7 @@ def _legacy_message(text: str) -> InboundMessage:
                 "title": click.caption,
                 "payload": click.payload,
                 "nextDialogstateId": click.next_dialogstate_id,
-                "sessionDataToSet": click.params,
+                "sessionDataToSet": (*click.parameters, *click.params),
             }
         )
     )

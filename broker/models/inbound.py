@@ -18,6 +18,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from broker.models.json_values import require_plain
 from broker.models.wire import Wire
@@ -68,6 +69,8 @@ ChannelId = Annotated[str, StringConstraints(pattern=CHANNEL_ID.pattern)]
 SessionKey = Annotated[str, StringConstraints(max_length=256), AfterValidator(_session_key)]
 SessionData = Annotated[dict[SessionKey, Any], BeforeValidator(_empty_for_null)]
 OptionalText = Annotated[str | None, Field(exclude_if=_unset)]
+#: Names a state of a dialogue; older ones are whole numbers.
+OptionalStateId = Annotated[str | None, BeforeValidator(_id_as_text), Field(exclude_if=_unset)]
 
 
 class Part(Wire):
@@ -129,7 +132,7 @@ class PostbackMessage(Part):
 
     title: OptionalText = None
     payload: OptionalText = None
-    next_dialogstate_id: OptionalText = None
+    next_dialogstate_id: OptionalStateId = None
     session_data_to_set: SessionVariables = ()
 
 
@@ -165,16 +168,28 @@ class Body(Part):
         return require_plain(value)
 
 
-class MessageRequest(Body):
-    """The current form; the user is named by `user.id`, or by `conversationId` where that is not given."""
+_NO_MESSAGE = InitErrorDetails(
+    type=PydanticCustomError("missing", "give message; or sessionData alone, to write to the session"),
+    loc=("message",),
+    input=None,
+)
 
-    message: InboundMessage
+
+class MessageRequest(Body):
+    """The current form; the user is named by `user.id`, or by `conversationId` where that is not given.
+
+    Without a message, its sessionData is written to the session, and the bot is not asked.
+    """
+
+    message: InboundMessage | None = None
     user: Profile | None = None
     session_data: SessionData = Field(default_factory=dict)
     conversation_id: Identifier | None = None
 
     @model_validator(mode="after")
-    def _somebody(self) -> "MessageRequest":
+    def _somebody_something(self) -> "MessageRequest":
+        if self.message is None and not self.session_data:
+            raise ValidationError.from_exception_data(type(self).__name__, [_NO_MESSAGE])
         if (self.user is None or self.user.id is None) and self.conversation_id is None:
             raise ValueError("give user.id, or conversationId")
         return self
@@ -208,8 +223,10 @@ class LegacyClick(Body):
     type: Literal["button", "quickreply"]
     caption: str | None = None
     payload: str | None = None
-    next_dialogstate_id: str | None = None
+    next_dialogstate_id: Annotated[str | None, BeforeValidator(_id_as_text)] = None
+    #: Two names for what it sets; buttons in the field have either, or both.
     params: SessionVariables = ()
+    parameters: SessionVariables = ()
 
 
 def legacy_click(text: str) -> LegacyClick | None:

@@ -34,8 +34,7 @@ def write_record(
         (
             f'{{"schemaVersion":1,"id":"{message_id}","channelId":"{channel_id}","user":'.encode(),
             user,
-            b',"message":',
-            _MESSAGE.to_json(request.message),
+            *_said(request.message),
             b',"sessionData":',
             to_json(request.session_data) if request.session_data else b"{}",
             b',"extra":',
@@ -43,3 +42,7 @@ def write_record(
             f',"source":"http","receivedAt":"{received_at}","traceparent":"{traceparent}"}}'.encode(),
         )
     )
+
+
+def _said(message: InboundMessage | None) -> tuple[bytes, ...]:
+    return () if message is None else (b',"message":', _MESSAGE.to_json(message))

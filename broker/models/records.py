@@ -6,6 +6,8 @@ password can publish what only looks like one: what passes can be kept, routed a
 """
 
 from datetime import UTC, datetime
+from functools import partial
+from operator import is_
 from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, Field, StringConstraints, model_validator
@@ -30,6 +32,10 @@ Traceparent = Annotated[
 ]
 
 
+#: Asked of each message that is written, and so not in Python.
+_unset = partial(is_, None)
+
+
 def now() -> datetime:
     """Tell the time, in UTC."""
     return datetime.now(UTC)
@@ -42,7 +48,8 @@ class UserMessage(Wire):
     id: RecordId
     channel_id: ChannelId
     user: User
-    message: InboundMessage
+    #: None where the user said nothing: `session_data` is written to the session then, and no bot is asked.
+    message: Annotated[InboundMessage | None, Field(exclude_if=_unset)] = None
     session_data: SessionData = Field(default_factory=dict)
     #: Fields beside the message that the wire contract does not name, as the sender gave them.
     extra: dict[str, Any] = Field(default_factory=dict)

@@ -23,7 +23,7 @@ def apply_session_data(session: Mapping[str, Any], data: Mapping[str, Any]) -> S
 def session_after(message: UserMessage, session: Mapping[str, Any]) -> Session:
     """Return the session as the bot shall see it: with the message's sessionData and what a click sets."""
     after = apply_session_data(session, message.session_data)
-    click = message.message.postback_message
+    click = message.message.postback_message if message.message is not None else None
     for variable in click.session_data_to_set if click is not None else ():
         _write(after, variable.key, variable.value)
     return after

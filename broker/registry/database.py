@@ -9,9 +9,10 @@ from sqlalchemy import Table, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from broker.ending import to_its_end
 from broker.errors import SchemaMismatch
 from broker.registry.engine import make_direct, make_engine
-from broker.registry.outages import is_outage, outages_told
+from broker.registry.outages import is_outage, outages_told, spends_connection
 from broker.registry.schema import HEAD
 
 if TYPE_CHECKING:
@@ -44,14 +45,19 @@ class Database:
         """Open a connection for reading; raises RegistryUnavailable while the database is away."""
         with outages_told():
             async with self._reads.connect() as connection:
-                yield connection
+                try:
+                    yield connection
+                except (Exception, asyncio.CancelledError) as error:
+                    await _drop_where_spent(connection, error)
+                    raise
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """Open one transaction, committed at the end; raises RegistryUnavailable while the database is away.
 
         Where the connection is lost during the commit, it may have happened: what is written has to bear
-        being written again.
+        being written again. Where this is cancelled, or takes too long, its last statement has ended when this
+        raises.
         """
         async with AsyncExitStack() as stack:
             stack.enter_context(outages_told())
@@ -60,9 +66,13 @@ class Database:
             connection = await stack.enter_async_context(self.engine.connect())
             if self._writing is not None:
                 await connection.exec_driver_sql("BEGIN IMMEDIATE")
-            yield connection
-            # Not reached after an exception: closing the connection rolls back then.
-            await connection.commit()
+            try:
+                yield connection
+                # Not reached after an exception: closing the connection rolls back then.
+                await connection.commit()
+            except (Exception, asyncio.CancelledError) as error:
+                await _drop_where_spent(connection, error)
+                raise
 
     @asynccontextmanager
     async def single(self) -> AsyncIterator[AsyncConnection]:
@@ -80,14 +90,20 @@ class Database:
     async def in_thread(self, work: "Callable[[sqlite3.Connection], T]") -> T:
         """Write to SQLite in one step of a connection's thread, in which each statement is a transaction of its own.
 
-        It takes place also where whoever waits for it is cancelled meanwhile. Raises RegistryUnavailable while the
-        database is away.
+        It takes place also where whoever waits for it is cancelled meanwhile, and has ended when this raises. Raises
+        RegistryUnavailable while the database is away.
         """
         assert self._writing is not None, "only SQLite is a part of this process"
         with outages_told():
             async with self._writing, self.engine.connect() as connection:
                 raw = await connection.get_raw_connection()
-                return await cast("Connection", raw.driver_connection).in_thread(work)
+                driver = cast("Connection", raw.driver_connection)
+                try:
+                    return await driver.in_thread(work)
+                except asyncio.CancelledError:
+                    # The thread does one thing after the other: what is asked for now comes after the work's end.
+                    await to_its_end(driver.in_thread(lambda _: None))
+                    raise
 
     def insert(self, table: Table) -> Any:
         """Return the dialect's own insert, which knows on_conflict_do_nothing and on_conflict_do_update."""
@@ -97,6 +113,15 @@ class Database:
         """Return where the database answers; raises RegistryUnavailable otherwise."""
         async with self.read() as connection:
             await connection.execute(text("SELECT 1"))
+
+    async def check_writable(self) -> None:
+        """Return where the database takes a write; raises RegistryUnavailable otherwise.
+
+        One row is written as it is, and committed: a standby, a file that is read-only and most full disks refuse
+        that, and say so. Raises DBAPIError where the database has no schema at all.
+        """
+        async with self.single() as connection:
+            await connection.execute(text("UPDATE alembic_version SET version_num = version_num"))
 
     async def check_schema(self) -> None:
         """Return where the database has this version's schema; raises SchemaMismatch otherwise."""
@@ -118,6 +143,12 @@ class Database:
         if self.direct is not None:
             await self.direct.close()
         await self.engine.dispose()
+
+
+async def _drop_where_spent(connection: AsyncConnection, error: BaseException) -> None:
+    """Keep a connection out of the pool after an error that it would meet again; a statement on it has ended then."""
+    if spends_connection(error):
+        await to_its_end(connection.invalidate())
 
 
 async def schema_of(connection: AsyncConnection) -> str | None:

@@ -14,7 +14,8 @@ from sqlalchemy.dialects.postgresql import asyncpg as dialects
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine
 
-from broker.registry.outages import outages_told
+from broker.ending import END_S, to_its_end
+from broker.registry.outages import outages_told, spends_connection
 
 #: How long the connections may take to be closed in an orderly way, in seconds.
 CLOSE_S = 2.0
@@ -66,6 +67,7 @@ class Direct:
     async def run(self, statement: Statement, given: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         """Run a statement as a transaction of its own, and return its rows as they come, without result types.
 
+        Where it is cancelled, or takes too long, the statement has ended when this raises, written or not.
         Raises RegistryUnavailable while the database is away, and what the driver raises otherwise.
         """
         arguments = statement.arguments(given)
@@ -73,20 +75,21 @@ class Direct:
             await self._take_place()
             try:
                 connection = await self._free_connection()
-                in_step = False
+                keep = False
                 try:
                     rows: Sequence[Sequence[Any]] = await connection.fetch(statement.text, *arguments)
-                    in_step = True
-                except asyncpg.PostgresError:
+                    keep = True
+                except asyncpg.PostgresError as error:
                     # The server refused the statement, and is done with it.
-                    in_step = True
+                    keep = not spends_connection(error)
                     raise
                 finally:
-                    # Of one that was broken off, or fell silent, nobody knows what the server sends next.
-                    if in_step and not self._closed:
+                    if keep and not self._closed:
                         self._free.append(connection)
                     else:
-                        connection.terminate()
+                        # A statement that was broken off is cancelled by the driver, and closing waits for its end:
+                        # until then it may still be written.
+                        await to_its_end(connection.close(timeout=END_S))
                 return rows
             finally:
                 self._places.release()

@@ -18,6 +18,10 @@ _PLANS = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergej
 #: For what every message asks a plan is made once: the server likes to make one anew for each array, which takes a
 #: third of what such a statement does. Not for all else, some of which needs to know how many lanes it is asked for.
 _KEPT_PLANS = f"{_PLANS}; SET plan_cache_mode = force_generic_plan"
+#: The server gives up a statement this much later than we do, in seconds: one whose cancellation did not reach it,
+#: or whose process is gone, must not take place at some later time. Nor may a transaction of such a process keep its
+#: locks.
+_SERVER_LATER_S = 2.0
 #: What libpq takes in a URL and asyncpg would hand to the server, which refuses it.
 _FOR_LIBPQ_ONLY = ("connect_timeout", "channel_binding", "gssencmode")
 
@@ -44,11 +48,13 @@ def _connecting(
     url: URL, plans: str, connect_s: float, statement_s: float
 ) -> Callable[[], Awaitable[asyncpg.Connection]]:
     dsn = _dsn(url)
+    longest_ms = int((statement_s + _SERVER_LATER_S) * 1000)
+    ends = f"SET statement_timeout = {longest_ms}; SET idle_in_transaction_session_timeout = {longest_ms}"
 
     async def connect() -> asyncpg.Connection:
         connection = await asyncpg.connect(dsn, timeout=connect_s, command_timeout=statement_s)
         try:
-            await connection.execute(plans)
+            await connection.execute(f"{plans}; {ends}")
         except BaseException:
             connection.terminate()
             raise

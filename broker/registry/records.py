@@ -56,6 +56,17 @@ class Webhook:
     rate_limit: float | None = None
     #: Since when it has done nothing but fail; None where its last attempt succeeded, or failed just now.
     failing_since: datetime | None = None
+    #: Those before the previous one that sign too: each with the moment, as text, until which it does.
+    older_secrets: Sequence[Sequence[str]] | None = None
+
+    def secrets(self, at: datetime) -> list[str]:
+        """Return the secrets that sign at a moment, the newest first."""
+        signing = [self.secret]
+        if self.previous_secret and self.previous_secret_until and at < self.previous_secret_until:
+            signing.append(self.previous_secret)
+        if self.older_secrets:
+            signing += [secret for secret, until in self.older_secrets if at < datetime.fromisoformat(until)]
+        return signing
 
 
 @dataclass(frozen=True, slots=True)

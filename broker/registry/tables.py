@@ -154,6 +154,8 @@ webhooks = Table(
     Column("secret", Words(), nullable=False),
     Column("previous_secret", Words()),
     Column("previous_secret_until", Utc),
+    # Those before it that still sign: [[secret, when it stops], ...].
+    Column("older_secrets", Json),
     Column("enabled", Boolean, nullable=False, server_default=text("true")),
     Column("disabled_reason", Words()),
     Column("timeout_s", Float),

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from broker.errors import TooManySecrets
 from broker.ids import new_id, new_webhook_secret
 from broker.models.records import now
 from broker.registry.channels import channel_of
@@ -19,6 +20,8 @@ from broker.registry.rows import keys, one_of
 from broker.registry.tables import backlog_lanes, channels, webhooks
 
 ALL_RESPONSES = ("response.#",)
+#: Secrets of one webhook that sign at a time: each makes its deliveries larger by some 50 bytes.
+MOST_SECRETS = 6
 _NO_HEADERS: Mapping[str, str] = {}
 
 
@@ -141,13 +144,37 @@ class Webhooks:
         return channel_id if gone.rowcount else None
 
     async def rotate_secret(self, webhook_id: str, *, overlap: timedelta) -> Webhook | None:
-        """Give a webhook a new secret; the old one signs too for as long as `overlap`."""
-        changes = {
-            "secret": new_webhook_secret(),
-            "previous_secret": webhooks.c.secret,
-            "previous_secret_until": now() + overlap,
-        }
-        return await self.update(webhook_id, changes)
+        """Give a webhook a new secret; the old one signs too for as long as `overlap`, however many come after it.
+
+        None where there is no such webhook. Raises TooManySecrets where so many sign already.
+        """
+        asked = select(webhooks).where(webhooks.c.id == webhook_id)
+        async with self._db.write() as connection:
+            row = (await connection.execute(asked)).first()
+            if row is None or not await _changed(connection, row.channel_id):
+                return None
+            # Once more: the channel is ours now, and with it what another rotation wrote meanwhile is here.
+            row = (await connection.execute(asked)).first()
+            if row is None:
+                return None
+            at, before = now(), webhook_of(row)
+            older = [each for each in before.older_secrets or () if at < datetime.fromisoformat(each[1])]
+            if before.previous_secret and before.previous_secret_until and at < before.previous_secret_until:
+                older.append([before.previous_secret, before.previous_secret_until.isoformat()])
+            if len(older) + 2 > MOST_SECRETS:
+                soonest = min(until for _, until in older)
+                raise TooManySecrets(
+                    f"{MOST_SECRETS} secrets of this webhook sign already, for each is promised to; rotate it again "
+                    f"after {soonest}."
+                )
+            values = {
+                "secret": new_webhook_secret(),
+                "previous_secret": before.secret,
+                "previous_secret_until": at + overlap,
+                "older_secrets": older or None,
+            }
+            changed = update(webhooks).where(webhooks.c.id == webhook_id).values(values).returning(webhooks)
+            return webhook_of((await connection.execute(changed)).one())
 
     async def of_channel(self, channel_id: str) -> ChannelWebhooks | None:
         """Return a channel with all its webhooks, oldest first, as of one moment; None without one."""

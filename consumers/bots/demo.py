@@ -25,6 +25,8 @@ class DemoBot:
     async def reply(self, message: UserMessage, session: Session) -> Reply:
         """Answer by what the message is: an introduction, a click, a location, or text."""
         said = message.message
+        if said is None:
+            return Reply([], session)
         asked = session.get("asked")
         session = {key: value for key, value in session.items() if key != "asked"}
         session["messages"] = _count(session) + 1

@@ -11,6 +11,8 @@ class EchoBot:
     async def reply(self, message: UserMessage, session: Session) -> Reply:
         """Say the text, the click's title, or the coordinates again."""
         said = message.message
+        if said is None:
+            return Reply([], session)
         if said.text_message is not None:
             answer = said.text_message.text
         elif said.postback_message is not None:

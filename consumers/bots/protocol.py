@@ -25,5 +25,8 @@ class Bot(Protocol):
     """
 
     async def reply(self, message: UserMessage, session: Session) -> Reply:
-        """Answer one message of one conversation; no response at all is an answer too."""
+        """Answer one message of one conversation; no response at all is an answer too.
+
+        A message that only writes to the session (`message.message` is None) comes to no bot.
+        """
         ...

@@ -11,7 +11,7 @@ from broker.models.builders import text
 from broker.models.inbound import InboundMessage, TextMessage, User
 from broker.models.records import BotResponse, UserMessage
 from broker.port import Envelope
-from broker.registry.conversations import Conversations, Loaded
+from broker.registry.conversations import Conversations, Loaded, NewTurn
 from broker.registry.database import Database
 from broker.topology import DEAD, RESPONSES
 from consumers.bot_worker import Bots, BotSession
@@ -29,6 +29,7 @@ class Counting:
 
     async def reply(self, message: UserMessage, session: Session) -> Reply:
         """Answer, or fail as it was told."""
+        assert message.message is not None
         said = message.message.text_message.text if message.message.text_message else ""
         self.asked.append(said)
         failure = self.fails(said)
@@ -86,16 +87,22 @@ class Acks:
 
 
 class Loading(Conversations):
-    """Conversations that note which messages are loaded."""
+    """Conversations that note which messages are loaded, and when a commit begins."""
 
-    def __init__(self, database: Database, loaded: list[str]) -> None:
+    def __init__(self, database: Database, loaded: list[str], committing: asyncio.Event) -> None:
         super().__init__(database)
         self._noted = loaded
+        self._committing = committing
 
     async def load(self, messages: Sequence[UserMessage]) -> list[Loaded]:
         """Note, and load."""
         self._noted.extend(message.id for message in messages)
         return await super().load(messages)
+
+    async def commit(self, new: Sequence[NewTurn], published: Sequence[str] = ()) -> list[bool]:
+        """Note, and commit."""
+        self._committing.set()
+        return await super().commit(new, published)
 
 
 @dataclass
@@ -106,6 +113,7 @@ class Answering:
     channel: str
     #: The ids of the messages that were loaded.
     loaded: list[str] = field(default_factory=list)
+    committing: asyncio.Event = field(default_factory=asyncio.Event)
     bot: Counting = field(default_factory=Counting)
     broker: Published = field(default_factory=Published)
     acks: Acks = field(default_factory=Acks)
@@ -115,7 +123,7 @@ class Answering:
     ) -> BotSession:
         """Open a session; its registry side is its own, as another process's is."""
         bots = Bots(make or (lambda config: self.bot), timeout_s)
-        turns = Turns(Loading(self.database, self.loaded))
+        turns = Turns(Loading(self.database, self.loaded, self.committing))
         return BotSession(self.acks, self.broker, turns, bots, 4)  # type: ignore[arg-type]
 
     def message(

@@ -2,15 +2,20 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from bot_worker_parts import Answering
 from pydantic_core import from_json
+from sqlalchemy import text
 
 from broker.errors import Unpublishable
+from broker.ids import new_message_id
+from broker.models.inbound import User
 from broker.models.records import BotResponse, UserMessage
 from broker.port import Envelope
+from broker.registry.database import Database
 from broker.registry.history import History
 from consumers.bots.catalogue import UnknownBot
 from consumers.bots.protocol import Bot, Reply, Session
@@ -65,6 +70,32 @@ async def test_a_worker_that_died_between_writing_and_publishing_left_the_same_a
     assert [r.message_counter for r in said] == [1, 2, 3, 4]
     assert len({r.id for r in said}) == 4
     await second.stop(1)
+
+
+async def test_a_turn_that_is_being_written_when_its_session_stops_is_found_by_the_next(
+    answering: Answering, database_url: str
+) -> None:
+    other = Database(database_url)
+    first = answering.session()
+    async with other.write() as connection:
+        if other.dialect == "postgresql":
+            await connection.execute(text("LOCK TABLE turns IN EXCLUSIVE MODE"))
+        await first.take([answering.message(1)])
+        await answering.committing.wait()
+        stopping = asyncio.create_task(first.stop(0))
+        await asyncio.wait({stopping}, timeout=0.2)
+        second = answering.session()
+        if stopping.done():
+            await second.take([answering.message(1)])
+            for _ in range(100):
+                if len(answering.bot.asked) == 1:
+                    await asyncio.sleep(0.01)
+    await stopping
+    await second.take([answering.message(1)])
+    await answering.acks.until(1)
+    assert answering.bot.asked == ["1"]
+    await second.stop(1)
+    await other.close()
 
 
 async def test_two_workers_that_both_believe_in_themselves_give_each_message_one_answer(
@@ -154,6 +185,47 @@ async def test_rubbish_makes_a_dead_letter_and_the_partition_goes_on(
     await answering.acks.until(2)
     assert [letter.body for letter in answering.broker.dead()] == [body]
     assert len(answering.broker.responses("ada")) == 2
+    await session.stop(1)
+
+
+async def test_a_message_that_only_writes_to_the_session_asks_no_bot_and_the_next_one_sees_it(
+    answering: Answering,
+) -> None:
+    session = answering.session()
+
+    def writing(user: str, **data: Any) -> Envelope:
+        record = UserMessage(
+            id=new_message_id(), channel_id=answering.channel, user=User(id=user), session_data=data
+        )
+        return Envelope(record.id, record.model_dump_json().encode())
+
+    # Of a user who never said anything, and of one who did.
+    first = writing("ada", seen=10, city="Gent")
+    await session.take([first, answering.message(1), writing("ada", seen=20), answering.message(2)])
+    await answering.acks.until(4)
+    assert answering.bot.asked == ["1", "2"]
+    assert (await answering.conversation()).session == {"seen": 21, "city": "Gent"}
+    assert [r.message_counter for r in answering.broker.responses("ada")] == [1, 2, 3, 4]
+    assert answering.broker.dead() == []
+    # What comes again writes nothing again.
+    await session.take([replace(first, returned=1)])
+    await answering.acks.until(5)
+    assert (await answering.conversation()).session == {"seen": 21, "city": "Gent"}
+    await session.stop(1)
+
+
+async def test_the_session_is_written_also_where_there_is_no_such_bot(answering: Answering) -> None:
+    def make(config: Mapping[str, Any]) -> Bot:
+        raise UnknownBot("there is no bot of type 'x'")
+
+    session = answering.session(make)
+    record = UserMessage(
+        id=new_message_id(), channel_id=answering.channel, user=User(id="ada"), session_data={"a.b": 1}
+    )
+    await session.take([Envelope(record.id, record.model_dump_json().encode())])
+    await answering.acks.until(1)
+    assert (await answering.conversation()).session == {"a": {"b": 1}}
+    assert answering.broker.dead() == []
     await session.stop(1)
 
 

@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 from bot_worker_parts import Answering
+from sqlalchemy import delete, update
 
 from broker.ids import new_message_id, new_repeatable_id
 from broker.registry.channels import Channels
+from broker.registry.tables import channels, conversations, turns, webhooks
 from broker.registry.webhooks import Webhooks
 from consumers.dead_letters import REASON
 
@@ -95,4 +97,28 @@ async def test_a_bot_that_is_changed_meanwhile_is_the_one_that_answers(answering
     await answering.acks.until(3)
     (letter,) = answering.broker.dead()
     assert letter.headers[REASON] == "unknown channel"
+    await session.stop(1)
+
+
+async def test_what_a_restored_database_does_not_have_is_forgotten_and_nothing_is_refused_for_ever(
+    answering: Answering,
+) -> None:
+    session = answering.session()
+    for number in range(1, 4):
+        await session.take([answering.new(number), answering.message(number, "bob")])
+        await Webhooks(answering.database).create(answering.channel, url="https://example.com")
+        await answering.acks.until(2 * number)
+    async with answering.database.write() as connection:
+        for table in (turns, conversations, webhooks):
+            await connection.execute(delete(table))
+        await connection.execute(update(channels).values(revision=1))
+    asked = len(answering.bot.asked)
+    last = answering.new(4)
+    await session.take([last, answering.message(4, "bob")])
+    await answering.acks.until(8)
+    assert answering.bot.asked[asked:].count("4") <= 4, "each at most once more than it has answers"
+    for user in ("ada", "bob"):
+        said = answering.broker.responses(user)[-2:]
+        assert [(r.message_counter, r.channel_revision) for r in said] == [(1, 1), (2, 1)]
+        assert (await answering.conversation(user)).session == {"seen": 1}
     await session.stop(1)

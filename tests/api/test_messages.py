@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from broker.errors import BrokerUnavailable
+from broker.models.session import session_after
 from broker.settings import Settings
 
 HELLO: dict[str, Any] = {"message": {"textMessage": {"text": "hello"}}, "user": {"id": "u1"}}
@@ -168,6 +169,7 @@ async def test_a_byte_order_mark_is_left_out_where_it_is_that_of_json_and_named_
         ([], []),
         ({}, ["message"]),
         ({"message": {}, "user": {"id": "u"}}, ["message"]),
+        ({"user": {"id": "u"}, "sessionData": {}}, ["message"]),
         ({"message": {"textMessage": {"text": 1}}, "user": {"id": "u"}}, ["message", "textMessage", "text"]),
         ({"message": {"textMessage": {"text": "x"}}, "user": {"id": ""}}, ["user", "id"]),
         ({"message": {"textMessage": {"text": "x"}}, "user": {"id": "a\x00b"}}, ["user", "id"]),
@@ -259,6 +261,33 @@ async def test_the_older_form_is_taken_with_its_verify_token(api):
     _, message = await api.queued(channel["id"], "u1")
     assert message.source == "legacy"
     assert message.user.preferred_language == "nl"
+
+
+async def test_a_click_in_the_older_form_sets_what_its_button_says_by_either_name(api):
+    channel = await api.channel(verifyToken="pssst")
+    click = {
+        "type": "button",
+        "caption": "Go",
+        "nextDialogstateId": 3050,
+        "params": [],
+        "parameters": [{"order": 0, "key": "location", "value": "Gent", "__typename": "Parameter"}],
+    }
+    body = {"text": json.dumps(click), "sender": {"id": "u1"}, "verifyToken": "pssst"}
+    assert (await api.http.post(f"/api/webhookMessage/{channel['id']}", json=body)).status == 200
+    _, message = await api.queued(channel["id"], "u1")
+    assert session_after(message, {}) == {"location": "Gent"}
+
+
+@pytest.mark.parametrize("headers", [{}, {"Idempotency_Key": "k"}], ids=["at the counter", "in the view"])
+async def test_a_request_that_only_writes_to_the_session_is_taken(api, headers):
+    channel = await api.channel()
+    body = {"user": {"id": "u1"}, "sessionData": {"address.city": "Gent"}}
+    answer = await api.post(channel, body, **headers)
+    assert (answer.status, (await answer.json())["message"]) == (200, "EVENT_RECEIVED")
+    envelope, message = await api.queued(channel["id"], "u1")
+    assert message.message is None
+    assert "message" not in json.loads(envelope.body)
+    assert session_after(message, {}) == {"address": {"city": "Gent"}}
 
 
 @pytest.mark.parametrize("token", ["wrong", "", "pssst ", "ПССТ"])

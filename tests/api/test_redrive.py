@@ -252,6 +252,7 @@ class Bot:
         self.asked: list[str] = []
 
     async def reply(self, message: UserMessage, session: Any) -> Reply:
+        assert message.message is not None
         assert message.message.text_message is not None
         self.asked.append(message.message.text_message.text)
         if not self.works:

@@ -225,6 +225,21 @@ async def test_a_rotated_secret_overlaps_for_a_day(api):
     assert (kept.secret, kept.previous_secret) == (rotated["secret"], webhook["secret"])
 
 
+async def test_each_of_several_rotated_secrets_overlaps_and_one_too_many_is_refused(api):
+    channel = await api.channel()
+    webhook = await api.webhook(channel["id"])
+    given = [webhook["secret"]]
+    path = f"/v1/webhooks/{webhook['id']}/rotate-secret"
+    while (answer := await api.call("POST", path)).status == 200:
+        given.append((await answer.json())["secret"])
+        assert len(given) < 20
+    assert len(given) >= 3
+    assert answer.status == 409
+    assert "rotate it again after" in (await answer.json())["detail"]
+    kept = await api.parts.webhooks.get(webhook["id"])
+    assert set(kept.secrets(datetime.now(UTC))) == set(given)
+
+
 @pytest.mark.parametrize(
     ("status", "error", "delivered"), [(204, None, True), (500, None, False), (None, "timeout", False)]
 )

@@ -1,10 +1,11 @@
 """Parts of a delivery worker on a real registry, with an endpoint that answers as it is told."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+import pytest
 from sqlalchemy import select
 
 from broker.models.records import BotResponse
@@ -12,7 +13,7 @@ from broker.port import Envelope
 from broker.registry.backlog import Backlog
 from broker.registry.channels import Channels
 from broker.registry.deliveries import Deliveries
-from broker.registry.records import Attempt, Channel, Webhook
+from broker.registry.records import Attempt, Channel, ChannelWebhooks, Webhook
 from broker.registry.tables import backlog_lanes
 from broker.registry.webhooks import Webhooks
 from consumers.attempt import Outcome
@@ -192,3 +193,16 @@ async def until(condition: Callable[[], bool], what: str) -> None:
                 await asyncio.sleep(0.005)
     except TimeoutError:
         raise AssertionError(f"it did not come about that {what}") from None
+
+
+def counted_reads(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Return a list that is filled with the channels that each reading of webhooks asks for."""
+    reads: list[list[str]] = []
+    read = Webhooks.of_channels
+
+    async def counted(store: Webhooks, channel_ids: Iterable[str]) -> Mapping[str, ChannelWebhooks]:
+        reads.append(wanted := list(channel_ids))
+        return await read(store, wanted)
+
+    monkeypatch.setattr(Webhooks, "of_channels", counted)
+    return reads

@@ -147,7 +147,11 @@ async def test_the_old_secret_signs_too_until_its_time_is_over() -> None:
     async with endpoint(answer) as url:
         await post(url, previous_secret=OLD_SECRET, previous_secret_until=NOW + timedelta(hours=1))
         await post(url, previous_secret=OLD_SECRET, previous_secret_until=NOW - timedelta(seconds=1))
-    (headers, body), (later, later_body) = got
+        await post(url, older_secrets=[[OLD_SECRET, (NOW + timedelta(hours=1)).isoformat()]])
+        await post(url, older_secrets=[[OLD_SECRET, (NOW - timedelta(seconds=1)).isoformat()]])
+    (headers, body), (later, later_body), (older, older_body), (gone, _) = got
+    Oracle(OLD_SECRET).verify(older_body, older)
+    assert len(gone["webhook-signature"].split()) == 1
     for secret in (SECRET, OLD_SECRET):
         Oracle(secret).verify(body, headers)
     Oracle(SECRET).verify(later_body, later)

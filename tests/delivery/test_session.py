@@ -1,15 +1,12 @@
 """A delivery worker's session: order, parking, going live again, and what is kept of it all."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import pytest
-from delivery_worker_parts import Worker
+from delivery_worker_parts import Worker, counted_reads
 
 from broker.port import Envelope
-from broker.registry.records import ChannelWebhooks
-from broker.registry.webhooks import Webhooks
 from consumers.dead_letters import REASON, STAGE
 
 
@@ -155,14 +152,7 @@ async def test_channels_that_are_met_together_are_looked_up_together(
         assert await worker.webhooks.create(channel.id, url="https://example.com")
         envelopes += replace(worker, channel=channel).says(f"user-{number}", 2)
         made.append(channel.id)
-    reads = []
-    read = Webhooks.of_channels
-
-    async def counted(store: Webhooks, channel_ids: Iterable[str]) -> Mapping[str, ChannelWebhooks]:
-        reads.append(wanted := list(channel_ids))
-        return await read(store, wanted)
-
-    monkeypatch.setattr(Webhooks, "of_channels", counted)
+    reads = counted_reads(monkeypatch)
     session = worker.session()
     await session.take(envelopes)
     await worker.endpoint.until(200)

@@ -31,3 +31,15 @@ async def database_of_its_own(server: PostgresProgram, template: str) -> AsyncIt
         if not server.running:
             server.start()
         await command(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@asynccontextmanager
+async def read_only(server: PostgresProgram) -> AsyncIterator[None]:
+    """Have the server take no writes, as a standby takes none after a failover."""
+    await command(server, "ALTER SYSTEM SET default_transaction_read_only = on")
+    await command(server, "SELECT pg_reload_conf()")
+    try:
+        yield
+    finally:
+        await command(server, "ALTER SYSTEM RESET default_transaction_read_only")
+        await command(server, "SELECT pg_reload_conf()")

@@ -4,6 +4,7 @@ import asyncio
 
 import asyncpg
 import pytest
+from database_place import read_only
 from receivers import Receiver, opened
 from servers.postgres_program import PostgresProgram
 from stage import Stage, by_hand
@@ -43,6 +44,44 @@ async def gone(stage: Stage, server: PostgresProgram, seconds: float) -> None:
             notes={"slowest refusal in s": slowest, "refusals": len(load.refusals)},
         )
         load.refused_promptly()
+
+
+async def test_the_database_takes_no_writes_for_some_seconds(
+    stage: Stage, fault_postgres: PostgresProgram
+) -> None:
+    one, two = Receiver("one"), Receiver("two")
+    async with opened(one, two):
+        workers = await stage.start_all("api", "bot", "deliver")
+        await stage.channel(one, two)
+        load = stage.load()
+
+        async def readiness() -> int:
+            async with stage.session.get(f"{stage.bases[0]}/readyz") as answer:
+                return answer.status
+
+        async with load.flowing():
+            await stage.arrivals(load, 50)
+            with stage.strike("no writes"):
+                async with read_only(fault_postgres):
+                    await asyncio.sleep(4.0)
+                    ready = await readiness()
+            await stage.arrivals(load, 50)
+        written = {worker.command: len(worker.output()) for worker in workers}
+        crashed = sum(worker.output().count("session.failed") for worker in workers)
+        await stage.judge(
+            "PostgreSQL takes no writes for 4 s",
+            load,
+            most_repeated=0,
+            notes={
+                "refusals": len(load.refusals),
+                **{f"log of {name}": size for name, size in written.items()},
+            },
+        )
+        load.refused_promptly()
+        assert (ready, await readiness()) == (503, 200)
+        assert crashed == 0, "a session ended for what is no fault of its messages"
+        # A line for each conversation that waits, and for each that goes on.
+        assert max(written.values()) < 100_000, written
 
 
 @pytest.mark.long

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import func, select
 
+from broker.errors import TooManySecrets
 from broker.ids import token_hash
 from broker.models.records import now
 from broker.registry.channels import Channels
@@ -14,7 +15,7 @@ from broker.registry.database import Database
 from broker.registry.pages import cursor_of
 from broker.registry.records import Channel, Conversation, Turn, Webhook
 from broker.registry.tables import conversations, tokens, turns, webhooks
-from broker.registry.webhooks import Webhooks
+from broker.registry.webhooks import MOST_SECRETS, Webhooks
 
 HOSTILE = "a\x00b 🐘 \u202eשלום\ud800 " + "long" * 5000
 #: What becomes of it, on both databases: PostgreSQL keeps no U+0000, and UTF-8 has no lone surrogates.
@@ -205,6 +206,54 @@ async def test_the_old_secret_stays_for_a_while(database: Database) -> None:
     assert again is not None
     assert again.previous_secret == rotated.secret
     assert await store.get(webhook.id) == again
+
+
+async def test_each_secret_signs_for_as_long_as_was_promised_however_many_follow(database: Database) -> None:
+    store = Webhooks(database)
+    channel, _ = await Channels(database).create("a", {})
+    webhook = await store.create(channel.id, url="https://example.com")
+    assert webhook is not None
+    given = [webhook.secret]
+    for hours in (24, 1, 12, 24, 24):
+        rotated = await store.rotate_secret(webhook.id, overlap=timedelta(hours=hours))
+        assert rotated is not None
+        given.append(rotated.secret)
+    kept = await store.get(webhook.id)
+    assert kept is not None
+    ends: list[tuple[int, set[int]]] = [(0, set()), (2, {1}), (13, {1, 2}), (25, {0, 1, 2, 3, 4})]
+    for hours, ended in ends:
+        signing = kept.secrets(datetime.now(UTC) + timedelta(hours=hours))
+        assert signing[0] == given[-1]
+        assert set(signing) == {secret for place, secret in enumerate(given) if place not in ended}
+    # One more than are kept would end one before its time: that is refused, and changes nothing.
+    with pytest.raises(TooManySecrets, match="rotate it again after 20"):
+        await store.rotate_secret(webhook.id, overlap=timedelta(hours=24))
+    assert await store.get(webhook.id) == kept
+
+
+async def test_rotations_at_once_lose_no_secret(database: Database) -> None:
+    store = Webhooks(database)
+    channel, _ = await Channels(database).create("a", {})
+    webhook = await store.create(channel.id, url="https://example.com")
+    assert webhook is not None
+    made = await asyncio.gather(
+        *(store.rotate_secret(webhook.id, overlap=timedelta(hours=24)) for _ in range(4))
+    )
+    kept = await store.get(webhook.id)
+    assert kept is not None
+    assert set(kept.secrets(datetime.now(UTC))) == {webhook.secret, *(each.secret for each in made if each)}
+
+
+async def test_a_secret_that_signs_no_more_makes_room_for_another(database: Database) -> None:
+    store = Webhooks(database)
+    channel, _ = await Channels(database).create("a", {})
+    webhook = await store.create(channel.id, url="https://example.com")
+    assert webhook is not None
+    for _ in range(3 * MOST_SECRETS):
+        rotated = await store.rotate_secret(webhook.id, overlap=timedelta(0))
+        assert rotated is not None
+        assert rotated.secrets(datetime.now(UTC)) == [rotated.secret]
+        assert not rotated.older_secrets
 
 
 async def test_webhooks_are_listed_newest_first_page_by_page(database: Database) -> None:

@@ -4,18 +4,22 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import asyncpg
 import pytest
 from servers.postgres import database_url as url_of
-from sqlalchemy import text
+from servers.postgres import fresh_database
+from sqlalchemy import func, literal_column, select, text
 from sqlalchemy.exc import DBAPIError
 
 from broker.errors import RegistryError, RegistryUnavailable
 from broker.registry import engine
 from broker.registry.channels import Channels
+from broker.registry.conversations import Conversations
 from broker.registry.database import Database
+from broker.registry.direct import Statement
 from broker.registry.migration import migrate
 
 
@@ -144,6 +148,99 @@ async def test_a_statement_that_takes_too_long(postgres_url: str, monkeypatch: p
             await connection.execute(text("SELECT pg_sleep(30)"))
     await database.check()
     await database.close()
+
+
+#: By the manual's appendix A: those for which a later try is right, and those of what was asked.
+LATER = [
+    "08006",
+    "25006",
+    "25P03",
+    "40001",
+    "40P01",
+    "53100",
+    "53200",
+    "53300",
+    "55P03",
+    "57014",
+    "57P01",
+    "58030",
+    "58P01",
+]
+MISTAKES = ["0A000", "21000", "22001", "22P02", "23502", "23505", "42601", "42P01", "42703", "P0001", "XX000"]
+
+
+@pytest.mark.parametrize("way", ["read", "write", "direct"])
+async def test_what_postgresql_refuses_is_an_outage_or_a_mistake_by_its_class(
+    postgres: Database, way: str
+) -> None:
+    direct = postgres.direct
+    assert direct is not None
+    async with postgres.write() as connection:
+        await connection.execute(
+            text(
+                "CREATE FUNCTION refuse(code text) RETURNS int LANGUAGE plpgsql AS "
+                "$$ BEGIN RAISE EXCEPTION 'refused' USING ERRCODE = code; END $$"
+            )
+        )
+    told: dict[str, list[str]] = {"later": [], "mistakes": []}
+    for code in LATER + MISTAKES:
+        statement = select(func.refuse(literal_column(f"'{code}'")))
+        try:
+            if way == "direct":
+                await direct.run(Statement(statement), {})
+            else:
+                async with (postgres.read if way == "read" else postgres.write)() as connection:
+                    await connection.execute(statement)
+        except RegistryUnavailable:
+            told["later"].append(code)
+        except (DBAPIError, asyncpg.PostgresError):
+            told["mistakes"].append(code)
+    assert told == {"later": LATER, "mistakes": MISTAKES}
+    # None of them is left in a state that the next one meets.
+    await postgres.check_writable()
+
+
+async def test_a_server_that_takes_no_writes_is_an_outage_and_no_connection_to_it_is_kept(
+    postgres: Database, postgres_server: str, postgres_url: str
+) -> None:
+    channels, store, name = Channels(postgres), Conversations(postgres), postgres_url.rpartition("/")[2]
+    channel, _ = await channels.create("a", {})
+    await postgres.check_writable()
+    admin = await asyncpg.connect(postgres_server)
+    try:
+        await admin.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        await cut(postgres_server, postgres_url)
+        for work in (
+            postgres.check_writable,
+            lambda: channels.create("b", {}),
+            lambda: store.mark_published(["a"]),
+        ):
+            for _ in range(2):
+                with pytest.raises(RegistryUnavailable, match="read-only"):
+                    await work()
+        # What only reads goes on.
+        assert await channels.get(channel.id) == channel
+        await admin.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+    finally:
+        await admin.close()
+    # Now a new connection takes writes, as after a failover, and each of the old ones may be met once.
+    for work in (
+        postgres.check_writable,
+        lambda: channels.create("b", {}),
+        lambda: store.mark_published(["a"]),
+    ):
+        with suppress(RegistryUnavailable):
+            await work()
+        await work()
+
+
+async def test_a_database_without_a_schema_takes_no_writes(postgres_server: str) -> None:
+    async with fresh_database(postgres_server) as url:
+        empty = Database(url)
+        await empty.check()
+        with pytest.raises(DBAPIError, match="alembic_version"):
+            await empty.check_writable()
+        await empty.close()
 
 
 async def test_a_pool_that_is_used_up(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from broker import batching
 from broker.batching import Batcher
 from broker.errors import RegistryUnavailable
 
@@ -81,3 +82,52 @@ async def test_who_gave_up_waiting_is_not_processed() -> None:
     await leader
     await batcher.close()
     assert seen == [0]
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["cancelled once", "cancelled twice"])
+async def test_one_that_gives_up_while_its_call_writes_goes_on_after_the_end_of_that(again: bool) -> None:
+    begun, written = asyncio.Event(), asyncio.Event()
+    done: list[int] = []
+
+    async def run(items: Sequence[int]) -> list[int]:
+        begun.set()
+        await written.wait()
+        done.extend(items)
+        return list(items)
+
+    batcher = Batcher(run, to_the_end=True)
+    given_up = asyncio.create_task(batcher.submit(1))
+    await begun.wait()
+    late = asyncio.create_task(batcher.submit(2))
+    await asyncio.sleep(0)
+    for task in (given_up, late):
+        task.cancel()
+    await asyncio.wait({late})
+    if again:
+        given_up.cancel()
+        await asyncio.sleep(0)
+    assert not given_up.done()
+    written.set()
+    await asyncio.wait({given_up})
+    assert given_up.cancelled()
+    assert done == [1], "what was cancelled before its call began is not done"
+
+
+async def test_a_call_that_does_not_end_is_not_waited_for_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun = asyncio.Event()
+
+    async def run(items: Sequence[int]) -> list[int]:
+        begun.set()
+        await asyncio.get_running_loop().create_future()
+        return list(items)
+
+    monkeypatch.setattr(batching, "END_S", 0.01)
+    batcher = Batcher(run, to_the_end=True)
+    given_up = asyncio.create_task(batcher.submit(1))
+    await begun.wait()
+    given_up.cancel()
+    async with asyncio.timeout(5):
+        await asyncio.wait({given_up})
+    await batcher.abandon()

@@ -28,6 +28,7 @@ from broker.models.inbound import LegacyMessageRequest, MessageRequest, QueuedMe
 from broker.models.inbound_record import write_record
 from broker.models.json_values import DEEPEST, LARGEST_INTEGER
 from broker.models.records import BotResponse, UserMessage
+from broker.models.session import session_after
 
 
 @st.composite
@@ -74,6 +75,9 @@ def requests(draw: st.DrawFn) -> dict[str, Any]:
         request["conversationId"] = draw(identifiers)
     if draw(st.booleans()):
         request["sessionData"] = draw(st.none() | st.dictionaries(paths, values, max_size=3))
+    if request.get("sessionData") and draw(st.booleans()):
+        # No more than that is asked for.
+        del request["message"]
     return request
 
 
@@ -128,10 +132,24 @@ def test_unknown_fields_reach_the_bot_wherever_they_stand() -> None:
         source="nowhere",
     )
     again = UserMessage.model_validate_json(message.model_dump_json())
+    assert again.message is not None
     assert again.message.model_dump() == {"textMessage": {"text": "hi", "markdown": True}, "tag": None}
     assert again.user.model_dump() == {"id": "u1", "tier": "gold"}
     assert again.extra == {"trace": [1, {"a": None}], "id": "mine", "source": "nowhere"}
     assert (again.id, again.source) == (ID, "http")
+
+
+@pytest.mark.parametrize("absent", [{}, {"message": None}], ids=["absent", "null"])
+def test_a_message_may_do_no_more_than_write_to_the_session(absent: dict[str, Any]) -> None:
+    request = {"user": {"id": "u"}, "sessionData": {"address.city": "Gent"}, **absent}
+    given = MessageRequest.model_validate_json(json.dumps(request))
+    message = accept(given, channel_id="c1", message_id=ID)
+    assert message.message is None
+    assert session_after(message, {"old": 1}) == {"old": 1, "address": {"city": "Gent"}}
+    queued = QueuedMessageRequest.model_validate_json(json.dumps({**request, "channelId": "c1"}))
+    for each in (message, accept_queued(queued, message_id=ID)):
+        assert UserMessage.model_validate_json(each.model_dump_json()) == each
+        assert "message" not in json.loads(each.model_dump_json())
 
 
 def test_the_users_id_wins_over_the_conversation_id() -> None:
@@ -167,6 +185,9 @@ def test_ids_are_not_stripped() -> None:
         {"user": {"id": "u1", "firstName": 5}},
         {"user": {"id": "u1"}, "conversationId": ""},
         {"message": None},
+        {"message": None, "sessionData": {}},
+        {"message": None, "sessionData": {"a..b": 1}},
+        {"message": {}, "sessionData": {"a": 1}},
         {"message": []},
         {"message": {}},
         {"message": {"textMessage": None}},

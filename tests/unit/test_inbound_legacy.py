@@ -19,6 +19,7 @@ class TestLegacyForm:
 
     def test_carries_text_and_language(self) -> None:
         message = read_legacy("hello", locale="nl", sender={"id": 5, "shop": "x"}, flow=1)
+        assert message.message is not None
         assert message.message.text_message is not None
         assert message.message.text_message.text == "hello"
         assert (message.user.id, message.user.preferred_language) == ("5", "nl")
@@ -37,6 +38,7 @@ class TestLegacyForm:
             "params": [{"key": "address.city", "value": "Gent"}, {"key": "n", "value": None}],
         }
         message = read_legacy(json.dumps(click))
+        assert message.message is not None
         assert message.message.model_dump() == {
             "postbackMessage": {
                 "title": "Yes",
@@ -50,10 +52,31 @@ class TestLegacyForm:
         assert session_after(message, {}) == {"address": {"city": "Gent"}, "n": None}
         assert UserMessage.model_validate_json(message.model_dump_json()) == message
 
+    def test_reads_a_click_as_buttons_in_the_field_have_it(self) -> None:
+        variable = {"order": 0, "key": "location", "value": "Gent", "__typename": "Parameter"}
+        click = {
+            "title": "Go",
+            "caption": "Go",
+            "type": "button",
+            "originalTitle": "Go",
+            "nextDialogstateId": 3050,
+            "parameters": [variable, {"key": "both", "value": "parameters"}],
+            "params": [{"key": "both", "value": "params"}],
+        }
+        message = read_legacy(json.dumps(click))
+        assert message.message is not None
+        assert message.message.postback_message is not None
+        assert message.message.postback_message.next_dialogstate_id == "3050"
+        assert session_after(message, {}) == {"location": "Gent", "both": "params"}
+        assert UserMessage.model_validate_json(message.model_dump_json()) == message
+        message = read_legacy(json.dumps({**click, "params": None}))
+        assert session_after(message, {}) == {"location": "Gent", "both": "parameters"}
+
     def test_reads_a_click_that_sets_nothing(self) -> None:
         message = read_legacy(
             '{"type": "button", "caption": "Yes", "params": null, "nextDialogstateId": null}'
         )
+        assert message.message is not None
         assert message.message.postback_message is not None
         assert message.message.postback_message.session_data_to_set == ()
 
@@ -78,6 +101,7 @@ class TestLegacyForm:
     )
     def test_takes_any_other_text_as_text(self, text: str) -> None:
         message = read_legacy(text)
+        assert message.message is not None
         assert message.message.text_message is not None
         assert message.message.text_message.text == text
 

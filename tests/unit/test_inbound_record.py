@@ -69,6 +69,7 @@ class TestRecord:
     def test_the_deepest_click_of_the_older_form_goes_through_the_queue(self) -> None:
         inner = DEEPEST - 1
         message = read_legacy('{"type": "button", "a": ' + "[" * inner + "]" * inner + "}")
+        assert message.message is not None
         assert message.message.postback_message is not None
         assert UserMessage.model_validate_json(message.model_dump_json()) == message
 
