@@ -193,6 +193,12 @@ class LegacySender(Part):
     id: Identifier
 
 
+class LegacyProof(Wire):
+    """The proof of the older form; all else is not even made an object of Python."""
+
+    verify_token: str
+
+
 class LegacyMessageRequest(Body):
     """The older form, whose verify token is its proof."""
 

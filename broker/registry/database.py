@@ -3,13 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sqlalchemy import Table, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker.errors import SchemaMismatch
+from broker.disk import require_space
+from broker.errors import NotReady, SchemaMismatch
 from broker.registry.engine import make_direct, make_engine
 from broker.registry.outages import is_outage, outages_told
 from broker.registry.schema import HEAD
@@ -97,6 +99,24 @@ class Database:
         """Return where the database answers; raises RegistryUnavailable otherwise."""
         async with self.read() as connection:
             await connection.execute(text("SELECT 1"))
+
+    async def check_ready(self) -> None:
+        """Return where this version can read and write; raises NotReady or RegistryUnavailable otherwise."""
+        async with self.read() as connection:
+            found = await schema_of(connection)
+            if found != HEAD:
+                raise NotReady(
+                    f"the schema is {found or 'missing'}; it has to be {HEAD}: run `postbote migrate`"
+                )
+            if self.dialect != "sqlite":
+                # Also said by a standby, which takes no writes after a failover.
+                if (await connection.execute(text("SHOW transaction_read_only"))).scalar() == "on":
+                    raise NotReady("read-only")
+                return
+        await asyncio.to_thread(require_space, Path(self.engine.url.database or "."))
+        # Reading a file tells nothing of whether it can be written.
+        async with self.write() as connection:
+            await connection.execute(text("UPDATE alembic_version SET version_num = version_num"))
 
     async def check_schema(self) -> None:
         """Return where the database has this version's schema; raises SchemaMismatch otherwise."""

@@ -36,6 +36,8 @@ class Away:
         else:
             raise self._error
 
+    check_ready = check
+
 
 @pytest.mark.parametrize(
     ("part", "error"),
