@@ -8,7 +8,7 @@ number of bytes, and each error is a problem.
 import asyncio
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import structlog
 from aiohttp import web
@@ -101,12 +101,12 @@ class Connection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, where there is room."""
-        assert isinstance(transport, asyncio.Transport)
-        self._wire = transport
+        # The event loop of the product has a class of its own, which only looks like this one.
+        self._wire = cast(asyncio.Transport, transport)
         if self._connections.admit(self):
             super().connection_made(transport)
         else:
-            transport.abort()
+            self._wire.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Count it out."""
