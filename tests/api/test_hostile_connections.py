@@ -100,7 +100,7 @@ def is_problem(answer: tuple[int, dict[str, str], bytes], status: int) -> bool:
     found, headers, body = answer
     assert headers["content-type"] == "application/problem+json", body
     assert headers["server"] == f"Postbote/{__version__}"
-    return found == status == json.loads(body)["status"]
+    return bool(found == status == json.loads(body)["status"])
 
 
 async def test_a_connection_that_sends_nothing_is_closed(serving):
