@@ -48,9 +48,7 @@ async def test_sessions_that_fail_again_and_again_are_a_complaint_of_their_queue
     monkeypatch.setattr(serving, "PAUSE_AFTER_FAILURE_S", 0.01)
     broker, health, stop = await make_broker(), Health(), Stop(0.0)
     assert health.complaint() == ""
-    task = asyncio.create_task(
-        serve(broker, QUEUE, 10, Failing, stop, Trials(Notes()), health)  # type: ignore[arg-type]
-    )
+    task = asyncio.create_task(serve(broker, QUEUE, 10, Failing, stop, Trials(Notes()), health))
     async with asyncio.timeout(30):
         while QUEUE not in health.complaint():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
