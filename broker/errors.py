@@ -2,6 +2,7 @@
 
     PostboteError
     ├── SettingsError            at the start: a setting is missing or contradicts another
+    ├── NotReady                 a check found why no message can be taken; its words may be shown to everybody
     ├── BrokerError              taking in or handing out queue messages
     │   ├── BrokerUnavailable    the broker cannot take it now; trying again later is right
     │   ├── Unpublishable        no publish can carry it: a name, its headers or its body are too large
@@ -25,6 +26,10 @@ class PostboteError(Exception):
 
 class SettingsError(PostboteError):
     """A setting is missing or contradicts another."""
+
+
+class NotReady(PostboteError):
+    """No message can be taken at the moment."""
 
 
 class BrokerError(PostboteError):

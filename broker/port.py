@@ -117,7 +117,7 @@ class Broker(Protocol):
         ...
 
     async def check(self) -> None:
-        """Return where the broker can take messages now; raises BrokerUnavailable otherwise."""
+        """Return where the broker can take messages now; raises BrokerUnavailable or NotReady otherwise."""
         ...
 
     async def close(self) -> None:

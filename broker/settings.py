@@ -60,6 +60,9 @@ class Settings(BaseSettings):
     disable_after_s: float = Field(432_000.0, gt=0, le=2_592_000)
     #: How long a stopping process finishes what is in flight before it hands back the rest.
     shutdown_grace_s: Seconds = 8.0
+    #: HTTP connections of one API process at a time: each without a token may cost some 100 KB. Never more than half
+    #: of the files that the process may open; the rest is for the broker, the database and webhooks.
+    max_connections: int = Field(4096, ge=1, le=100_000)
     #: Messages a second that each channel may post to each API process; 0 is without limit.
     rate_limit: int = Field(0, ge=0)
 

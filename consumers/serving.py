@@ -14,6 +14,7 @@ import structlog
 from broker.errors import SubscriptionLost
 from broker.port import Broker, Envelope, Subscription
 from consumers.care import Care, Hand
+from consumers.health import Health
 from consumers.trials import Trials
 
 log = structlog.get_logger()
@@ -94,12 +95,15 @@ async def serve(
     open_session: Callable[[Subscription], Session],
     stop: Stop,
     trials: Trials,
+    health: Health,
 ) -> None:
     """Serve one queue until told to stop."""
     care = Care(broker, queue, trials)
     while not stop.is_set():
         held = asyncio.Event()
-        serving = asyncio.create_task(_serve_once(broker, queue, prefetch, open_session, stop, held, care))
+        serving = asyncio.create_task(
+            _serve_once(broker, queue, prefetch, open_session, stop, held, care, health)
+        )
         stopping = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -119,6 +123,7 @@ async def _serve_once(
     stop: Stop,
     held: asyncio.Event,
     care: Care,
+    health: Health,
 ) -> None:
     async with broker.subscribe(queue, prefetch) as subscription:
         held.set()
@@ -136,6 +141,7 @@ async def _serve_once(
             await session.stop(stop.grace_s if stop.is_set() and not lost else 0)
         error = session.failed.exception() if session.failed.done() else ended
     if isinstance(error, Exception) and not isinstance(error, SubscriptionLost):
+        health.failed(queue)
         log.error("session.failed", queue=queue, exc_info=error)
         await stop.sleep(PAUSE_AFTER_FAILURE_S)
 

@@ -9,10 +9,11 @@ from aiohttp import web
 
 from broker.api.bodies import LARGEST_BODY
 from broker.api.channels import ChannelsView, ChannelView
+from broker.api.connection import HANDLER_ARGS, in_hand
 from broker.api.counter import COUNTER, Counter
 from broker.api.description import DESCRIPTION, Description, openapi
 from broker.api.doors import Doors
-from broker.api.health import Healthz, Readyz
+from broker.api.health import READINESS, Healthz, Readiness, Readyz
 from broker.api.history import (
     DeadLettersView,
     DeadLetterView,
@@ -25,7 +26,7 @@ from broker.api.limits import RateLimit, show_rate
 from broker.api.messages import LegacyMessages, Messages
 from broker.api.parts import DOORS, NEWS, PARTS, RATE_LIMIT, Parts, Ping
 from broker.api.patience import LEFT_BEHIND
-from broker.api.problems import problems
+from broker.api.problems import problems, rewrite
 from broker.api.receipt import ALWAYS, SERVER
 from broker.api.redrive import (
     DeadLetterRedriveView,
@@ -79,17 +80,18 @@ ROUTES = [
 #: How often old idempotency keys are cleared away, in seconds.
 CLEAR_EVERY_S = 600.0
 #: From the outside in.
-MIDDLEWARES = [problems]
+MIDDLEWARES = [in_hand, problems]
 
 
 def make_app(parts: Parts) -> web.Application:
     """Make the application; whoever serves it opens the parts before and closes them after."""
-    app = web.Application(middlewares=MIDDLEWARES, client_max_size=LARGEST_BODY)
+    app = web.Application(middlewares=MIDDLEWARES, client_max_size=LARGEST_BODY, handler_args=HANDLER_ARGS)
     app[PARTS] = parts
     app[DOORS] = Doors(parts.channels)
     app[LEFT_BEHIND] = set()
     app[NEWS] = ChannelNews(parts.broker)
     app[RATE_LIMIT] = RateLimit(parts.settings.rate_limit)
+    app[READINESS] = Readiness(parts.broker, parts.database)
     app[COUNTER] = Counter(app[DOORS], app[RATE_LIMIT], parts.broker, parts.settings.partitions)
     app.add_routes(ROUTES)
     app[DESCRIPTION] = Description(app)
@@ -101,7 +103,9 @@ def make_app(parts: Parts) -> web.Application:
 
 
 async def sign_off(request: web.Request, response: web.StreamResponse) -> None:
-    """Write the headers that every answer has."""
+    """Write the headers that every answer has; what no middleware saw is made a problem."""
+    if isinstance(response, web.HTTPException) and response.status >= 400:
+        rewrite(request, response)
     headers = response.headers
     headers["Server"] = SERVER
     for name, value in ALWAYS.items():
@@ -110,6 +114,7 @@ async def sign_off(request: web.Request, response: web.StreamResponse) -> None:
 
 async def _close_doors(app: web.Application) -> AsyncIterator[None]:
     yield
+    await app[READINESS].close()
     await app[DOORS].close()
     await app[NEWS].close()
     left: set[asyncio.Task[Any]] = app[LEFT_BEHIND]

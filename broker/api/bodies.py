@@ -1,5 +1,6 @@
 """Bodies: JSON read strictly, straight from bytes; bad JSON is told apart from what a model refuses."""
 
+import asyncio
 from typing import Any, TypeVar
 
 from aiohttp import web
@@ -15,6 +16,8 @@ M = TypeVar("M", bound=BaseModel)
 
 #: Larger bodies are answered with 413, in bytes.
 LARGEST_BODY = 256 * 1024
+#: How long a body may take to come in, in seconds: the largest at 70 kbit/s.
+BODY_S = 30.0
 
 
 class StrictBody(BodyGetter):
@@ -24,9 +27,24 @@ class StrictBody(BodyGetter):
         ((self.arg_name, self.model),) = args_spec.items()
 
     async def inject(self, request: web.Request, args_view: list[Any], kwargs_view: dict[str, Any]) -> None:
-        """Read the body into the handler's argument; raises Problem 400, 413, 415 or 422."""
-        require_json(request)
-        kwargs_view[self.arg_name] = read_json(self.model, await _read_in_its_own_time(request))
+        """Read the body into the handler's argument; raises Problem 400, 408, 413, 415 or 422."""
+        kwargs_view[self.arg_name] = read_json(self.model, await read_body(request))
+
+
+async def read_body(request: web.Request, largest: int = LARGEST_BODY) -> bytes:
+    """Read a request's body of JSON; raises Problem 400, 408, 413 or 415."""
+    require_json(request)
+    if (request.content_length or 0) > largest:
+        raise too_large(largest)
+    body = await _read_in_its_own_time(request)
+    if len(body) > largest:
+        raise too_large(largest)
+    return body
+
+
+def too_large(largest: int) -> Problem:
+    """Say that a body has more than so many bytes."""
+    return Problem(413, f"The body is too large; at most {largest:,} bytes are taken.")
 
 
 def read_json(model: type[M], body: bytes) -> M:
@@ -39,6 +57,11 @@ def read_json(model: type[M], body: bytes) -> M:
             from_json(body, allow_inf_nan=False)
         except ValueError as error:
             raise Problem(400, f"The body is not JSON: {error}.") from None
+    return read_part(model, body)
+
+
+def read_part(model: type[M], body: bytes) -> M:
+    """Read what a model names of a body, and leave the rest unchecked; raises Problem 400 or 422."""
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
@@ -56,7 +79,15 @@ def has_come(request: web.BaseRequest) -> bool:
 
 
 def require_json(request: web.BaseRequest) -> None:
-    """Return where the request says that it sends JSON, or nothing; raises Problem 415 otherwise."""
+    """Return where the request says that it sends plain JSON, or nothing; raises Problem 415 otherwise."""
+    encoding = request.headers.get("Content-Encoding")
+    if encoding is not None and encoding.strip().lower() != "identity":
+        # A megabyte can unpack to a gigabyte.
+        raise Problem(
+            415,
+            "Send the body as it is, without a Content-Encoding: it is not unpacked here.",
+            headers={"Accept-Encoding": "identity"},
+        )
     given = request.headers.get("Content-Type")
     if given is None:
         return
@@ -74,7 +105,13 @@ async def _read_in_its_own_time(request: web.Request) -> bytes:
         return await _read(request)
     left = patience.pause()
     try:
-        return await _read(request)
+        async with asyncio.timeout(BODY_S):
+            return await _read(request)
+    except TimeoutError:
+        request.content.feed_eof()
+        raise Problem(
+            408, f"The body did not come within {BODY_S:g} seconds.", headers={"Connection": "close"}
+        ) from None
     finally:
         patience.take(left)
 
@@ -83,11 +120,11 @@ async def _read(request: web.Request) -> bytes:
     try:
         return await request.read()
     except (web.RequestPayloadError, ConnectionError):
-        # A broken chunk or compression, or a client that hung up half-way. Where it ends is not known, so
+        # A broken chunk, or a client that hung up half-way. Where it ends is not known, so
         # nothing after it on this connection can be read; the server need not try, and log that it cannot.
         request.content.feed_eof()
         raise Problem(
             400,
-            "The body could not be read: it ended early, or its encoding is broken.",
+            "The body could not be read: it ended early, or its chunks are broken.",
             headers={"Connection": "close"},
         ) from None

@@ -10,7 +10,7 @@ from pydantic_core import from_json
 
 from broker.api.answers import Ok, OkText
 from broker.api.auth import known_door, require_channel, same
-from broker.api.bodies import has_come
+from broker.api.bodies import has_come, read_body, read_part
 from broker.api.counter import COUNTER
 from broker.api.endpoint import Endpoint, answer
 from broker.api.limits import keep_to_rate
@@ -21,7 +21,7 @@ from broker.api.receipt import EVENT_RECEIVED
 from broker.api.schemas import Accepted
 from broker.ids import new_message_id, new_repeatable_id
 from broker.models.acceptance import accept, accept_legacy
-from broker.models.inbound import ChannelId, LegacyMessageRequest, MessageRequest
+from broker.models.inbound import ChannelId, LegacyMessageRequest, LegacyProof, MessageRequest
 from broker.models.json_bytes import without_mark
 from broker.models.records import UserMessage
 from broker.partitions import conversation_key, partition_of
@@ -37,6 +37,10 @@ IdempotencyKey = Annotated[
         description="Makes a repeat safe: for 24 hours the same key on a channel is one message, answered alike.",
     ),
 ]
+
+
+#: What is read of the older form before its proof is known, in bytes; the form holds a text and little else.
+LARGEST_LEGACY_BODY = 64 * 1024
 
 
 class Messages(Endpoint):
@@ -110,8 +114,15 @@ class LegacyMessages(Endpoint):
     prompt = True
 
     async def admit(self) -> None:
-        """Ask for a channel that exists."""
-        await known_door(self.request.app[DOORS], self.request.match_info["channel_id"])
+        """Ask for the verify token of a channel that exists, and look at nothing else of the body before."""
+        request = self.request
+        door = await known_door(request.app[DOORS], request.match_info["channel_id"])
+        body = await read_body(request, LARGEST_LEGACY_BODY)
+        # An array holds no proof, and the error that says so would make objects of Python of all of it.
+        proof = LegacyProof() if body.lstrip()[:1] == b"[" else read_part(LegacyProof, body)
+        if proof.verify_token is None or not same(proof.verify_token, door.channel.verify_token):
+            raise unauthorized("The verifyToken is missing, or not this channel's.")
+        keep_to_rate(request, request.app[RATE_LIMIT], door.channel.id)
 
     async def post(self, channel_id: ChannelId, /, body: LegacyMessageRequest) -> OkText:
         """Take in a user's message in the older form.
@@ -122,10 +133,6 @@ class LegacyMessages(Endpoint):
         Status Codes:
             200: The message is on the queue.
         """
-        door = await known_door(self.request.app[DOORS], channel_id)
-        if not same(body.verify_token, door.channel.verify_token):
-            raise unauthorized("The verifyToken is not this channel's.")
-        keep_to_rate(self.request, self.request.app[RATE_LIMIT], channel_id)
         message = accept_legacy(
             body,
             channel_id=channel_id,

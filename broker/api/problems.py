@@ -20,6 +20,7 @@ MOST_FAULTS = 20
 #: Characters kept of a fault's message and of each part of its place, which may be a key of the sender's.
 LONGEST_PART = 200
 RETRY_AFTER_S = 1
+PROBLEM_JSON = "application/problem+json"
 
 
 class Problem(Exception):
@@ -39,20 +40,21 @@ class Problem(Exception):
         self.headers = dict(headers or {})
         self.members = members
 
-    def response(self) -> web.Response:
-        """Write the answer: type about:blank, so the title is the status' own (RFC 9457, section 4.2.1)."""
-        body = {
+    @property
+    def body(self) -> bytes:
+        """The body: type about:blank, so the title is the status' own (RFC 9457, section 4.2.1)."""
+        return to_json({
             "type": "about:blank",
             "title": HTTPStatus(self.status).phrase,
             "status": self.status,
             "detail": self.detail,
             **self.members,
-        }
+        })  # fmt: skip
+
+    def response(self) -> web.Response:
+        """Write the answer."""
         response = web.Response(
-            status=self.status,
-            body=to_json(body),
-            content_type="application/problem+json",
-            headers=self.headers,
+            status=self.status, body=self.body, content_type=PROBLEM_JSON, headers=self.headers
         )
         if "Connection" in self.headers:
             response.force_close()
@@ -115,6 +117,13 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         ).response()
 
 
+def rewrite(request: web.Request, error: web.HTTPException) -> None:
+    """Make an error that the library answers by itself, as to an `Expect` that it does not know, a problem."""
+    body = error.body = _of_aiohttp(request, error).body
+    error.headers["Content-Type"] = PROBLEM_JSON
+    error.headers["Content-Length"] = str(len(body))
+
+
 def _of_aiohttp(request: web.Request, error: web.HTTPException) -> Problem:
     headers = {
         name: value for name, value in error.headers.items() if name.lower() in ("allow", "retry-after")
@@ -128,6 +137,9 @@ def _of_aiohttp(request: web.Request, error: web.HTTPException) -> Problem:
             )
         case 413:
             detail = f"The body is too large; at most {request.client_max_size:,} bytes are taken."
+        case 417:
+            detail = "This Expect header is not known; 100-continue is."
         case _:
-            detail = error.text or error.reason
+            # The library's own words may repeat what was sent.
+            detail = f"The request cannot be answered: {HTTPStatus(error.status).phrase}."
     return Problem(error.status, detail, headers=headers)

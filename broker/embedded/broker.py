@@ -16,6 +16,7 @@ from typing import TypeVar
 import structlog
 
 from broker.batching import Batcher
+from broker.disk import require_space
 from broker.embedded.announcements import EmbeddedAnnouncements
 from broker.embedded.store import Publication, QueueFile
 from broker.embedded.subscription import EmbeddedSubscription
@@ -122,8 +123,10 @@ class EmbeddedBroker:
             self._listeners.discard(listener)
 
     async def check(self) -> None:
-        """Return where the file can be written now; raises BrokerUnavailable otherwise."""
-        await self._in_thread(self._opened().check)
+        """Return where the file can be written now; raises BrokerUnavailable or NotReady otherwise."""
+        file = self._opened()
+        await self._in_thread(lambda: require_space(self._path))
+        await self._in_thread(file.check)
 
     async def close(self) -> None:
         """Write what waits, and close the file; subscriptions that are still held are lost."""

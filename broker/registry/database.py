@@ -3,14 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sqlalchemy import Table, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from broker.disk import require_space
 from broker.ending import to_its_end
-from broker.errors import SchemaMismatch
+from broker.errors import NotReady, SchemaMismatch
 from broker.registry.engine import make_direct, make_engine
 from broker.registry.outages import is_outage, outages_told, spends_connection
 from broker.registry.schema import HEAD
@@ -122,6 +124,22 @@ class Database:
         """
         async with self.single() as connection:
             await connection.execute(text("UPDATE alembic_version SET version_num = version_num"))
+
+    async def check_ready(self) -> None:
+        """Return where this version can read and write; raises NotReady or RegistryUnavailable otherwise."""
+        async with self.read() as connection:
+            found = await schema_of(connection)
+            if found != HEAD:
+                raise NotReady(
+                    f"the schema is {found or 'missing'}; it has to be {HEAD}: run `postbote migrate`"
+                )
+            # Said in a word here, where a write would only be refused.
+            asked = text("SHOW transaction_read_only")
+            if self.dialect != "sqlite" and (await connection.execute(asked)).scalar() == "on":
+                raise NotReady("read-only")
+        if self.dialect == "sqlite":
+            await asyncio.to_thread(require_space, Path(self.engine.url.database or "."))
+        await self.check_writable()
 
     async def check_schema(self) -> None:
         """Return where the database has this version's schema; raises SchemaMismatch otherwise."""

@@ -16,11 +16,13 @@ from broker.port import Broker
 from broker.settings import Settings, read_settings
 from consumers.composition.base import make_broker, open_base, spare_the_collector
 from consumers.credentials import admin_token
-from consumers.health import beat
+from consumers.health import Health, beat
 from consumers.logs import configure_logs
 from consumers.serving import Stop
 
 log = structlog.get_logger()
+
+Process = Callable[[Settings, Stop, Health], Coroutine[Any, Any, None]]
 
 #: Sockets and files that one process may have open.
 MOST_FILES = 65_536
@@ -103,7 +105,7 @@ def _with_servers(command: str) -> Settings:
     return settings
 
 
-def _run(process: Callable[[Settings, Stop], Coroutine[Any, Any, None]], settings: Settings) -> None:
+def _run(process: Process, settings: Settings) -> None:
     configure_logs(settings)
     _raise_file_limit()
     loop_factory = None
@@ -125,12 +127,11 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-async def _until_signalled(
-    process: Callable[[Settings, Stop], Coroutine[Any, Any, None]], settings: Settings
-) -> None:
+async def _until_signalled(process: Process, settings: Settings) -> None:
     stop = Stop(settings.shutdown_grace_s)
-    beating = asyncio.create_task(beat())
-    task = asyncio.create_task(process(settings, stop))
+    health = Health()
+    beating = asyncio.create_task(beat(health))
+    task = asyncio.create_task(process(settings, stop, health))
     loop = asyncio.get_running_loop()
 
     def stop_now() -> None:
@@ -163,17 +164,17 @@ async def _until_signalled(
     log.info("process.stopped")
 
 
-async def _whole(settings: Settings, stop: Stop) -> None:
+async def _whole(settings: Settings, stop: Stop, health: Health) -> None:
     from consumers.composition.whole import work
 
-    await work(settings, stop)
+    await work(settings, stop, health)
 
 
-async def _api(settings: Settings, stop: Stop) -> None:
+async def _api(settings: Settings, stop: Stop, health: Health) -> None:
     from consumers.composition.api import serving_api
 
     async with (
-        open_base(settings, stop) as base,
+        open_base(settings, stop, health) as base,
         serving_api(base, admin_token(settings), settings.webhook_allow_networks) as address,
     ):
         log.info("api.listening", address=address)
@@ -181,19 +182,19 @@ async def _api(settings: Settings, stop: Stop) -> None:
         await stop.wait()
 
 
-async def _bot(settings: Settings, stop: Stop) -> None:
+async def _bot(settings: Settings, stop: Stop, health: Health) -> None:
     from consumers.composition.bot import work_bot
 
-    async with open_base(settings, stop) as base:
+    async with open_base(settings, stop, health) as base:
         log.info("bot.working", partitions=settings.partitions)
         spare_the_collector()
         await work_bot(base)
 
 
-async def _deliver(settings: Settings, stop: Stop) -> None:
+async def _deliver(settings: Settings, stop: Stop, health: Health) -> None:
     from consumers.composition.deliver import work_deliver
 
-    async with open_base(settings, stop) as base:
+    async with open_base(settings, stop, health) as base:
         log.info("deliver.working", partitions=settings.partitions)
         spare_the_collector()
         await work_deliver(base, settings.webhook_allow_networks)

@@ -1,13 +1,14 @@
 """The HTTP API, put together and served."""
 
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from uuid import uuid4
 
-from aiohttp import web
-
 from broker.api.app import Parts, make_app
+from broker.api.connection import Limits
+from broker.api.connections import listening
 from broker.errors import SettingsError
 from broker.registry.channels import Channels
 from broker.registry.dead_letters import DeadLetters
@@ -48,19 +49,28 @@ async def serving_api(base: Base, admin_token: str, allowed: tuple[Network, ...]
                 allowed=allowed,
             )
         )
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=min(5.0, settings.shutdown_grace_s))
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        site = web.TCPSite(runner, settings.host, settings.port)
+        limits = Limits(most=most_connections(settings.max_connections))
+        shutdown_s = min(5.0, settings.shutdown_grace_s)
         try:
-            await site.start()
+            host, port = await stack.enter_async_context(
+                listening(app, settings.host, settings.port, limits, shutdown_s)
+            )
         except OSError as error:
             raise SettingsError(
                 f"The API cannot listen on {settings.host}, port {settings.port} ({error.strerror}): set "
                 "POSTBOTE_HOST and POSTBOTE_PORT to an address of this machine and a port that is free."
             ) from None
-        host, port = runner.addresses[0][:2]
         yield f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def most_connections(wanted: int) -> int:
+    """Return how many connections may come in: no more than half of the files that this process may open."""
+    if sys.platform == "win32":
+        return wanted
+    import resource
+
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if files == resource.RLIM_INFINITY else min(wanted, max(1, files // 2))
 
 
 async def send_ping(poster: Poster, channel: Channel, webhook: Webhook) -> Attempt:

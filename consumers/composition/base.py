@@ -11,6 +11,7 @@ from broker.registry.database import Database
 from broker.registry.suspects import Suspects
 from broker.settings import Settings
 from broker.topology import Topology
+from consumers.health import Health
 from consumers.heartbeats import Alone, Heartbeats
 from consumers.outage import outlast
 from consumers.serving import Session, Stop, serve
@@ -26,10 +27,11 @@ class Base:
     database: Database
     stop: Stop
     trials: Trials
+    health: Health
 
     async def serve(self, queue: str, open_session: Callable[[Subscription], Session], stop: Stop) -> None:
         """Serve one queue until told to stop."""
-        await serve(self.broker, queue, self.settings.prefetch, open_session, stop, self.trials)
+        await serve(self.broker, queue, self.settings.prefetch, open_session, stop, self.trials, self.health)
 
     def roster(
         self, kind: str, on_channel: Callable[[str], None] = lambda channel: None
@@ -39,7 +41,7 @@ class Base:
 
 
 @asynccontextmanager
-async def open_base(settings: Settings, stop: Stop) -> AsyncIterator[Base]:
+async def open_base(settings: Settings, stop: Stop, health: Health) -> AsyncIterator[Base]:
     """Open the database and the broker; raises SchemaMismatch or TopologyMismatch before anything is served.
 
     Where stopping begins before they are open, ends at once.
@@ -54,20 +56,20 @@ async def open_base(settings: Settings, stop: Stop) -> AsyncIterator[Base]:
 
         waiting = asyncio.create_task(give_up())
         try:
-            base = await _opened(settings, stop, stack)
+            base = await _opened(settings, stop, health, stack)
         finally:
             waiting.cancel()
         yield base
 
 
-async def _opened(settings: Settings, stop: Stop, stack: AsyncExitStack) -> Base:
+async def _opened(settings: Settings, stop: Stop, health: Health, stack: AsyncExitStack) -> Base:
     database = Database(settings.database)
     stack.push_async_callback(database.close)
     await outlast(database.check_schema, "start.database")
     broker = make_broker(settings)
     stack.push_async_callback(broker.close)
     await broker.start()
-    return Base(settings, broker, database, stop, Trials(Suspects(database)))
+    return Base(settings, broker, database, stop, Trials(Suspects(database)), health)
 
 
 def make_broker(settings: Settings) -> Broker:

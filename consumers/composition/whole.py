@@ -9,12 +9,13 @@ from broker.settings import Network, Settings
 from consumers.composition.api import serving_api
 from consumers.composition.base import open_base, spare_the_collector
 from consumers.credentials import admin_token
+from consumers.health import Health
 from consumers.serving import Stop
 
 LOOPBACK: tuple[Network, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 
 
-async def work(settings: Settings, stop: Stop) -> None:
+async def work(settings: Settings, stop: Stop, health: Health) -> None:
     """Run the API and the workers until told to stop; embedded where no servers are set."""
     without_servers = settings.amqp_url is None and settings.database_url is None
     allowed = settings.webhook_allow_networks or (LOOPBACK if without_servers else ())
@@ -22,7 +23,7 @@ async def work(settings: Settings, stop: Stop) -> None:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
     await migrate(settings.database)
     async with AsyncExitStack() as stack:
-        base = await stack.enter_async_context(open_base(settings, stop))
+        base = await stack.enter_async_context(open_base(settings, stop, health))
         token = admin_token(settings)
         demo = None
         if settings.demo:

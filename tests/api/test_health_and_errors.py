@@ -36,7 +36,7 @@ class Away:
         else:
             raise self._error
 
-    check_writable = check
+    check_ready = check
 
 
 @pytest.mark.parametrize(

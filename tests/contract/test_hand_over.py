@@ -16,6 +16,7 @@ from broker.rabbitmq.broker import RabbitBroker
 from broker.topology import DEAD, INBOUND, Topology, inbound_key, inbound_queue
 from consumers.care import CAREFUL_AFTER
 from consumers.dead_letters import DETAIL, STAGE
+from consumers.health import Health
 from consumers.serving import Stop, serve
 from consumers.trials import TRIES, Trials
 
@@ -184,7 +185,7 @@ async def test_a_message_that_kills_its_worker_is_given_up_and_all_others_surviv
     while not set(sent) <= set(done):
         died, stop = asyncio.Event(), Stop(0.0)
         opening = partial(Mortal, died=died, done=done)
-        serving = asyncio.create_task(serve(broker, QUEUE, 200, opening, stop, Trials(notes)))
+        serving = asyncio.create_task(serve(broker, QUEUE, 200, opening, stop, Trials(notes), Health()))
         over = asyncio.create_task(died.wait())
         async with asyncio.timeout(60):
             while not over.done() and not set(sent) <= set(done):

@@ -42,12 +42,6 @@ class Worker(Process):
     """A process of Postbote that a test may hold up, and measure."""
 
     @property
-    def pid(self) -> int:
-        """Its number; for as long as it runs."""
-        assert self._child is not None
-        return self._child.pid
-
-    @property
     def running(self) -> bool:
         """True while it has not ended."""
         return self._child is not None and self._child.returncode is None
