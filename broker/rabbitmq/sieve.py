@@ -28,6 +28,9 @@ from broker.rabbitmq.frames import (
 
 #: A broker that sends deliveries sends no heartbeats, and the library has to see that it lives: so often, in seconds.
 BEAT_S = 1.0
+#: Of a longer body only the beginning is kept, in bytes. Nothing of ours is so long; anybody may publish what is, up
+#: to what the broker takes, and it is a dead letter either way.
+LONGEST_BODY = 2 * 2**20
 
 _COUNT = b"x-delivery-count"
 
@@ -77,6 +80,7 @@ class Deliveries:
         "_key",
         "_left",
         "_redelivered",
+        "_skipped",
         "_tag",
         "_take",
         "_under_way",
@@ -87,7 +91,7 @@ class Deliveries:
         self._take = take
         #: The kind of frame that comes next: METHOD while no delivery is under way.
         self._under_way = METHOD
-        self._tag = self._left = self._redelivered = 0
+        self._tag = self._left = self._redelivered = self._skipped = 0
         self._key = self._id = ""
         self._headers = b""
         self._body: list[bytes] = []
@@ -111,9 +115,11 @@ class Deliveries:
             return True
         if kind == HEADER:
             self._left, self._headers, self._id = read_properties(data, start + 4)
+            self._skipped = self._left - LONGEST_BODY
             self._under_way = BODY
         else:
-            self._body.append(data[start:end])
+            if self._left > self._skipped:
+                self._body.append(data[start:end])
             self._left -= end - start
         if self._left <= 0:
             self._complete()
