@@ -93,19 +93,23 @@ class Spool:
         return spooled
 
     async def take(self, spooled: Spooled) -> bytes:
-        """Return a body and forget it. Raises BrokerUnavailable where it cannot be read."""
+        """Return a body and forget it; one that is cancelled forgets nothing.
+
+        Raises BrokerUnavailable where it cannot be read.
+        """
         if (body := spooled.body) is not None:
             self.drop(spooled)
             return body
         assert spooled.row is not None
-        spooled.wanted = False
         row = spooled.row
         try:
-            return await self._in_thread(lambda: self._read(row))
+            body = await self._in_thread(lambda: self._read(row))
         except sqlite3.Error as error:
             raise BrokerUnavailable(
                 f"a message's body cannot be read from {self._folder}: {error}"
             ) from error
+        self.drop(spooled)
+        return body
 
     def drop(self, spooled: Spooled) -> None:
         """Forget a body: nobody will ask for it."""
@@ -180,7 +184,6 @@ class Spool:
     def _read(self, row: int) -> bytes:
         assert self._file is not None
         (body,) = self._file.execute("SELECT bytes FROM body WHERE number = ?", (row,)).fetchone()
-        self._delete(row)
         return bytes(body)
 
     def _delete(self, row: int) -> None:

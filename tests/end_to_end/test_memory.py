@@ -22,7 +22,6 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 PARTITIONS = 16
 USERS = 50
-EACH = 10
 LARGE = 240_000
 #: compose.yaml gives each process 512 MB.
 MOST_MEMORY = 300 * 10**6
@@ -35,13 +34,13 @@ class Forgetful(dict[str, list[str]]):
         return []
 
 
-async def publish_large(broker: Broker, channel: str) -> None:
+async def publish_large(broker: Broker, channel: str, each: int) -> None:
     """Publish as the API does, each user's messages in order."""
     text = "x" * LARGE
 
     async def one(user: str) -> None:
         partition = partition_of(conversation_key(channel, user), PARTITIONS)
-        for number in range(EACH):
+        for number in range(each):
             message = UserMessage(
                 id=f"{user}-{number}",
                 channel_id=channel,
@@ -54,9 +53,9 @@ async def publish_large(broker: Broker, channel: str) -> None:
     await asyncio.gather(*(one(f"user-{number}") for number in range(USERS)))
 
 
-def all_in_order(receiver: Receiver) -> None:
+def all_in_order(receiver: Receiver, each: int) -> None:
     for number in range(USERS):
-        assert receiver.first_arrivals("/hook", f"user-{number}") == list(range(1, EACH + 1))
+        assert receiver.first_arrivals("/hook", f"user-{number}") == list(range(1, each + 1))
 
 
 async def dead_letters(deployment: Deployment) -> list[Mapping[str, Any]]:
@@ -78,11 +77,11 @@ async def test_large_messages_that_wait_for_their_workers_take_no_more_memory_th
     await servers.api.webhook(channel, receiver, "/hook")
     broker = RabbitBroker(servers.environment["POSTBOTE_AMQP_URL"], Topology(PARTITIONS), 30.0)
     await broker.start()
-    await publish_large(broker, channel)
+    await publish_large(broker, channel, 10)
     await broker.close()
     workers = await servers.start("bot", "deliver")
-    await until(lambda: receiver.distinct("/hook") == USERS * EACH, ARRIVAL_S, "all deliveries")
-    all_in_order(receiver)
+    await until(lambda: receiver.distinct("/hook") == USERS * 10, ARRIVAL_S, "all deliveries")
+    all_in_order(receiver, 10)
     assert await dead_letters(servers) == []
     for worker in workers:
         assert worker.most_memory() < MOST_MEMORY, worker.command
@@ -100,10 +99,10 @@ async def test_large_messages_that_wait_in_the_embedded_queues_take_no_more_memo
     queues = Path(embedded.environment["POSTBOTE_DATA_DIR"]) / "queues.db"
     broker = EmbeddedBroker(queues, Topology(PARTITIONS))
     await broker.start()
-    await publish_large(broker, channel)
+    await publish_large(broker, channel, 4)
     await broker.close()
     (process,) = await embedded.start("run")
-    await until(lambda: receiver.distinct("/hook") == USERS * EACH, ARRIVAL_S, "all deliveries")
-    all_in_order(receiver)
+    await until(lambda: receiver.distinct("/hook") == USERS * 4, ARRIVAL_S, "all deliveries")
+    all_in_order(receiver, 4)
     assert await dead_letters(embedded) == []
     assert process.most_memory() < MOST_MEMORY
