@@ -7,17 +7,19 @@ nothing is synced, and nothing of it outlives the process.
 
 import asyncio
 import os
-import sqlite3
 import tempfile
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import structlog
 
 from broker.errors import BrokerUnavailable
+
+if TYPE_CHECKING:
+    import sqlite3
 
 log = structlog.get_logger()
 
@@ -104,7 +106,7 @@ class Spool:
         row = spooled.row
         try:
             body = await self._in_thread(lambda: self._read(row))
-        except sqlite3.Error as error:
+        except OSError as error:
             raise BrokerUnavailable(
                 f"a message's body cannot be read from {self._folder}: {error}"
             ) from error
@@ -152,7 +154,7 @@ class Spool:
                 continue
             try:
                 row = await self._in_thread(lambda body=body: self._insert(body))  # type: ignore[misc]
-            except (sqlite3.Error, OSError) as error:
+            except OSError as error:
                 # Still bounded: the connection is not read, until there is room in memory or on the disk.
                 if not told:
                     log.warning("spool.unwritable", folder=str(self._folder), reason=str(error))
@@ -168,7 +170,7 @@ class Spool:
                 self._forget(row)
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: _with_file_errors(call))
 
     # What follows runs in the thread.
 
@@ -200,7 +202,19 @@ class Spool:
         self._written = self._rows = 0
 
 
-def _open(folder: Path) -> sqlite3.Connection:
+def _with_file_errors(call: Callable[[], T]) -> T:
+    # Imported here: SQLite is needed where there is more than there is room for, which is seldom.
+    import sqlite3
+
+    try:
+        return call()
+    except sqlite3.Error as error:
+        raise OSError(str(error)) from error
+
+
+def _open(folder: Path) -> "sqlite3.Connection":
+    import sqlite3
+
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix="postbote-spool-", dir=folder)
     os.close(handle)

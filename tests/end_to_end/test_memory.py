@@ -67,7 +67,7 @@ async def dead_letters(deployment: Deployment) -> list[Mapping[str, Any]]:
 async def test_large_messages_that_wait_for_their_workers_take_no_more_memory_than_these_may_have(
     servers: Deployment, receiver: Receiver
 ) -> None:
-    receiver.texts = Forgetful()  # type: ignore[assignment]
+    receiver.texts = Forgetful()
     servers.environment["POSTBOTE_PARTITIONS"] = str(PARTITIONS)
     servers.environment["POSTBOTE_SPOOL_DIR"] = str(servers.folder)
     (migration,) = await servers.start("migrate")
@@ -90,7 +90,7 @@ async def test_large_messages_that_wait_for_their_workers_take_no_more_memory_th
 async def test_large_messages_that_wait_in_the_embedded_queues_take_no_more_memory_than_they_may(
     embedded: Deployment, receiver: Receiver
 ) -> None:
-    receiver.texts = Forgetful()  # type: ignore[assignment]
+    receiver.texts = Forgetful()
     embedded.environment["POSTBOTE_PARTITIONS"] = str(PARTITIONS)
     (process,) = await embedded.start("run")
     channel, _ = await embedded.api.channel()
