@@ -49,10 +49,11 @@ class Room:
 
     def admit(self, tag: int, weight: int) -> bool:
         """Take a message in hand; False where it has to wait for others to leave."""
-        if not self.fits(weight):
+        used = self._used + weight
+        if used > self._most and self._weights:
             return False
         self._weights[tag] = weight
-        self._used += weight
+        self._used = used
         return True
 
     def leave(self, tag: int) -> None:

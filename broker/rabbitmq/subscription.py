@@ -95,13 +95,19 @@ class RabbitSubscription:
     def _fitting(self) -> list[Envelope]:
         """Take those in memory that there is room for."""
         taken: list[Envelope] = []
-        while self._arrived:
-            envelope, weighs = self._arrived[0]
-            if envelope.tag in self._spooled or not self._room.admit(envelope.tag, weighs):
+        arrived, spooled, admit = self._arrived, self._spooled, self._room.admit
+        left = self._arrived_weight
+        for envelope, weighs in arrived:
+            if envelope.tag in spooled or not admit(envelope.tag, weighs):
                 break
-            self._arrived_weight -= weighs
-            self._arrived.popleft()
+            left -= weighs
             taken.append(envelope)
+        self._arrived_weight = left
+        if len(taken) == len(arrived):
+            arrived.clear()
+        else:
+            for _ in taken:
+                arrived.popleft()
         return taken
 
     async def _unspooled(self) -> list[Envelope]:
