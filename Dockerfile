@@ -14,12 +14,13 @@ RUN /opt/postbote/bin/pip install --quiet --no-cache-dir --no-compile --disable-
 FROM python:3.13-slim
 LABEL org.opencontainers.image.title="Postbote" \
       org.opencontainers.image.description="Carries what chatbots say to webhooks: at least once, in order"
-RUN groupadd --system --gid 10001 postbote && useradd --system --uid 10001 --gid postbote --no-create-home postbote
+RUN groupadd --system --gid 10001 postbote && useradd --system --uid 10001 --gid postbote --no-create-home postbote \
+ && install --directory --mode=700 --owner=10001 --group=10001 /spool
 COPY --from=build /opt/postbote /opt/postbote
 ENV PATH=/opt/postbote/bin:$PATH \
     PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     POSTBOTE_HOST=0.0.0.0 POSTBOTE_DATA_DIR=/tmp/data POSTBOTE_LOG_FORMAT=json \
-    POSTBOTE_HEALTH_FILE=/tmp/postbote-alive
+    POSTBOTE_HEALTH_FILE=/tmp/postbote-alive POSTBOTE_SPOOL_DIR=/spool
 USER 10001:10001
 EXPOSE 8080
 STOPSIGNAL SIGTERM

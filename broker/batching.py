@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
 from typing import Generic, TypeVar
 
 from broker.ending import END_S, to_its_end
@@ -11,9 +12,15 @@ from broker.errors import BrokerUnavailable, RegistryUnavailable
 In = TypeVar("In")
 Out = TypeVar("Out")
 
+#: What one call takes where items have a size, in bytes.
+MOST_BYTES = 2 * 2**20
+
 
 class Batcher(Generic[In, Out]):
     """Hands the items of concurrent `submit` calls to `run`, up to `limit` at a time, one call after the other.
+
+    With `size` the items of one call are `MOST_BYTES` together at most, or one alone that is larger: a call holds
+    several copies of what it is given.
 
     What comes while one call runs makes up the next. With `linger_s` an item waits so long for company; with
     `busy_linger_s` only where the call before had several items, so that nobody waits for company that does not come.
@@ -31,9 +38,11 @@ class Batcher(Generic[In, Out]):
         linger_s: float = 0.0,
         busy_linger_s: float = 0.0,
         to_the_end: bool = False,
+        size: Callable[[In], int] | None = None,
     ) -> None:
         self._run = run
         self._limit = limit
+        self._size = size
         self._linger_s = linger_s
         self._busy_linger_s = busy_linger_s
         self._to_the_end = to_the_end
@@ -82,7 +91,7 @@ class Batcher(Generic[In, Out]):
                 if linger_s and len(self._waiting) < self._limit:
                     await asyncio.sleep(linger_s)
                 self._busy = len(self._waiting) > 1 and self._busy_linger_s > 0
-                batch = [self._waiting.popleft() for _ in range(min(self._limit, len(self._waiting)))]
+                batch = [self._waiting.popleft() for _ in range(self._next())]
                 wanted = [(item, future) for item, future in batch if not future.done()]
                 if wanted:
                     self._called = wanted
@@ -104,6 +113,18 @@ class Batcher(Generic[In, Out]):
             if not ended.done():
                 ended.set_result(None)
         self._gave_up.clear()
+
+    def _next(self) -> int:
+        """Tell how many of those that wait go into the next call."""
+        most = min(self._limit, len(self._waiting))
+        if self._size is None:
+            return most
+        left = MOST_BYTES
+        for number, (item, _) in enumerate(islice(self._waiting, most)):
+            left -= self._size(item)
+            if left < 0:
+                return max(number, 1)
+        return most
 
     async def _process(self, batch: list[tuple[In, asyncio.Future[Out]]]) -> None:
         try:

@@ -38,6 +38,13 @@ class Envelope:
     #: What an outside program said of the body beside the headers: any of content-type, content-encoding, app-id.
     #: Read where the adapter has it, and not published.
     properties: Mapping[str, str] | None = field(default=None, compare=False)
+    #: The bytes of the whole body where only its beginning is here; 0 where all of it is.
+    whole: int = 0
+
+    @property
+    def size(self) -> int:
+        """The bytes of the body as it was published."""
+        return self.whole or len(self.body)
 
     @property
     def redelivered(self) -> bool:

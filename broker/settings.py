@@ -9,9 +9,14 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from broker.errors import SettingsError
+from broker.room import IN_HAND_BYTES
 
 Network = IPv4Network | IPv6Network
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+def _expanded(path: Path | None) -> Path | None:
+    return None if path is None else path.expanduser()
 
 
 class Settings(BaseSettings):
@@ -50,6 +55,12 @@ class Settings(BaseSettings):
     #: Messages in hand for each partition: bounds memory, and what a killed worker makes come twice. The same for
     #: all workers: one that takes less than the one before it changes the order of what was given back.
     prefetch: int = Field(200, ge=1, le=10_000)
+    #: Memory for the messages in hand of one process, estimated, in bytes; shared out evenly among the partitions.
+    #: What does not fit waits on disk.
+    in_hand_bytes: int = Field(IN_HAND_BYTES, ge=2**20)
+    #: Where bodies wait that have no room in memory, up to the prefetch of each partition; unset means the data
+    #: directory. Not a file system that is itself in memory.
+    spool_dir: Annotated[Path | None, AfterValidator(_expanded)] = None
     #: Attempts in flight for one delivery worker.
     max_in_flight: int = Field(512, ge=1, le=10_000)
     #: Of these, attempts in flight to any one webhook: what an endpoint that hangs can use up.

@@ -60,6 +60,8 @@ class _Asked:
 
     bot: JsonObject
     conversation: Conversation
+    #: Of the message, in bytes.
+    size: int
     #: What it replied on its last try, or that it failed on every one.
     reply: Reply | BotFailed
 
@@ -68,8 +70,8 @@ class _Asked:
 
     def turn(self, message: UserMessage, channel: Channel) -> NewTurn:
         if isinstance(self.reply, BotFailed):
-            return failed_turn(message, self.conversation)
-        return new_turn(message, self.conversation, self.reply, channel.revision)
+            return failed_turn(message, self.conversation, self.size)
+        return new_turn(message, self.conversation, self.reply, channel.revision, self.size)
 
 
 class BotSession:
@@ -153,7 +155,7 @@ class BotSession:
                 reply = session_update(message, conversation)
             else:
                 reply = await answer(self._bots.of(channel), message, conversation, self._bots.timeout_s)
-            asked = _Asked(channel.bot, conversation, reply)
+            asked = _Asked(channel.bot, conversation, len(envelope.body), reply)
             return asked, asked.turn(message, channel)
         except BotFailed as failure:
             log.warning("bot.failed", channel=message.channel_id, message=message.id, why=str(failure))
@@ -165,7 +167,7 @@ class BotSession:
                 detail=str(failure),
                 channel_id=message.channel_id,
             )
-            asked = _Asked(channel.bot, conversation, failure)
+            asked = _Asked(channel.bot, conversation, len(envelope.body), failure)
             return asked, asked.turn(message, channel)
 
     async def _publish(self, turn: Turn) -> None:

@@ -36,10 +36,9 @@ STAGE, REASON, DETAIL, CHANNEL, KEY = (
 LONGEST_DETAIL = 2000
 #: Bytes of bodies that are written in one transaction: the database answers in time, or is thought to be away.
 BYTES_AT_ONCE = 8 * 1024 * 1024
-#: What is kept of a body, in bytes: as much as RabbitMQ takes by default from 4.0 on.
-LARGEST_KEPT = 16 * 1024 * 1024
 #: What the broker writes of the deaths of a message, or a sender who would like it to look so.
 _OF_DEATHS = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count", _OURS)
+_BODY_CUT = " (of its body of {:,} bytes only the beginning was kept)"
 _HEADERS_CUT = " (its headers were cut to what the broker can carry)"
 #: Bytes that are kept free for both notes, this one and that of a body that was cut.
 ROOM_FOR_NOTES = 200
@@ -73,7 +72,9 @@ async def bury(
     if channel_id is not None:
         ours[CHANNEL] = channel_id
     body, headers = original.body, theirs
-    notes = _HEADERS_CUT if len(original.headers) > MOST_HEADERS else ""
+    notes = _BODY_CUT.format(original.whole) if original.whole else ""
+    if len(original.headers) > MOST_HEADERS:
+        notes += _HEADERS_CUT
     for last in (False, False, True):
         ours[DETAIL] = _beginning(detail, LONGEST_DETAIL - len(notes)) + notes
         letter = Envelope(str(uuid4()), body, f"dead.{stage}", {**headers, **ours})
@@ -85,7 +86,7 @@ async def bury(
                 raise
             if refusal.body_room is not None:
                 body = body[: refusal.body_room]
-                notes += f" (of its body of {len(original.body):,} bytes only the beginning was kept)"
+                notes += "" if original.whole else _BODY_CUT.format(original.size)
             else:
                 room = (refusal.headers_room or 0) - headers_size(ours) - ROOM_FOR_NOTES
                 headers = fit_headers(theirs, room)
@@ -194,10 +195,8 @@ def dead_letter(envelope: Envelope) -> DeadLetter:
         if queue == MESSAGES:
             channel = named_channel(envelope)
             headers |= outside_properties(envelope)
-    body = envelope.body
-    if len(body) > LARGEST_KEPT:
-        body = body[:LARGEST_KEPT]
-        detail += f" (of its body of {len(envelope.body):,} bytes the first {LARGEST_KEPT:,} were kept)"
+    if envelope.whole:
+        detail += _BODY_CUT.format(envelope.whole)
     return DeadLetter(
         id=str(UUID(envelope.id)) if by_us and _is_uuid(envelope.id) else _letter_id(envelope),
         stage=stage,
@@ -206,7 +205,7 @@ def dead_letter(envelope: Envelope) -> DeadLetter:
         channel_id=None if channel is None else str(channel),
         routing_key=key,
         headers={name: value for name, value in headers.items() if not name.startswith(_OURS)},
-        body=body,
+        body=envelope.body,
         created_at=now(),
     )
 

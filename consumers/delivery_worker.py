@@ -21,6 +21,7 @@ from broker.port import Broker, Envelope, Subscription
 from broker.registry.backlog import LaneToPark
 from broker.registry.lane_statements import LaneKey
 from broker.registry.records import Delivery, Webhook
+from broker.room import LIGHT, weight
 from broker.topology import matches
 from consumers.dead_letters import bury
 from consumers.delivering import Deliverer, Later, Settled
@@ -62,6 +63,8 @@ class Delivering:
     #: Messages of slow and failing webhooks together in the hands of one partition, above which they wait in the
     #: backlog.
     most_held: int
+    #: A heavier message counts as several there, one for each so many bytes of its weight in memory.
+    bytes_held_each: int
 
 
 class DeliverySession:
@@ -76,7 +79,7 @@ class DeliverySession:
         self._lanes: Lanes[LaneKey, Waiting] = Lanes(self._work, self._fail)
         #: Responses whose channel has to be looked up first, by channel: no other channel waits for that.
         self._meeting: Lanes[str, tuple[Envelope, BotResponse]] = Lanes(self._meet, self._fail)
-        #: Deliveries in hand, by webhook and in all.
+        #: Deliveries in hand, by webhook and in all; a heavy one counts as several.
         self._held: Counter[str] = Counter()
         self._held_in_all = 0
         #: The responses that were taken in last, by id.
@@ -133,10 +136,13 @@ class DeliverySession:
             return
         receipt = Receipt(self._subscription, envelope, len(wanted))
         conversation = conversation_key(response.channel_id, response.user_id)
+        count = 1
+        if len(envelope.body) > LIGHT:
+            count += weight(envelope.body) // self._shared.bytes_held_each
         for webhook in wanted:
-            waiting = Waiting(delivery_id(response.id, webhook.id), webhook.id, response, receipt)
-            self._held[webhook.id] += 1
-            self._held_in_all += 1
+            waiting = Waiting(delivery_id(response.id, webhook.id), webhook.id, response, receipt, count)
+            self._held[webhook.id] += count
+            self._held_in_all += count
             self._lanes.put((webhook.id, conversation), waiting)
 
     def _taken_before(self, response_id: str) -> bool:
@@ -199,12 +205,13 @@ class DeliverySession:
 
     def _settle(self, lane: Lane[LaneKey, Waiting], count: int) -> None:
         webhook_id = lane.key[0]
-        self._held[webhook_id] -= count
-        self._held_in_all -= count
+        for _ in range(count):
+            settled = lane.items.popleft()
+            self._held[webhook_id] -= settled.count
+            self._held_in_all -= settled.count
+            settled.receipt.settled()
         if not self._held[webhook_id]:
             del self._held[webhook_id]
-        for _ in range(count):
-            lane.items.popleft().receipt.settled()
 
     def _crowds(self, webhook_id: str) -> bool:
         """Tell whether what is held for a webhook, or for all that are in trouble, keeps others from the prefetch."""

@@ -57,8 +57,10 @@ def named_channel(envelope: Envelope) -> str | None:
 def _unpacked(envelope: Envelope) -> tuple[bytes, str | None]:
     """Return as much of a body as is taken, and why that is not all of it, where it is not."""
     body = envelope.body
-    if len(body) > LARGEST_BODY:
-        return body[:LARGEST_BODY], f"its body has {len(body):,} bytes; at most {LARGEST_BODY:,} are taken"
+    if envelope.size > LARGEST_BODY:
+        return body[
+            :LARGEST_BODY
+        ], f"its body has {envelope.size:,} bytes; at most {LARGEST_BODY:,} are taken"
     if content_encoding(envelope) not in _GZIP:
         return body, None
     unpacked = b""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Protocol
 
 from broker.batching import Batcher
@@ -54,7 +55,7 @@ class Turns:
     def __init__(self, store: ConversationStore) -> None:
         self._loads: Batcher[UserMessage, Loaded] = Batcher(store.load, busy_linger_s=BUSY_LINGER_S)
         self._commits: Batcher[NewTurn, bool] = Batcher(
-            self._commit, busy_linger_s=BUSY_LINGER_S, to_the_end=True
+            self._commit, busy_linger_s=BUSY_LINGER_S, to_the_end=True, size=attrgetter("size")
         )
         self._store = store
         self._remembered = Remembered()

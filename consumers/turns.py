@@ -4,17 +4,21 @@ import asyncio
 import random
 from typing import Any
 
+from pydantic_core import to_json
+
 from broker.ids import response_id
-from broker.models.json_values import json_object
+from broker.models.json_values import measured_json_object
 from broker.models.message_objects import kind_of
 from broker.models.records import UserMessage, now
-from broker.models.session import session_after
+from broker.models.session import require_session_fits, session_after
 from broker.registry.conversations import NewTurn
 from broker.registry.records import Conversation, Turn
 from consumers.bots.protocol import Bot, Reply
 
 #: A bot that raised is asked again after these waits, in seconds; then the message is a dead letter.
 WAITS_S = (0.2, 1.0)
+#: One response of a bot, as JSON, in bytes: it is in memory once for each webhook while it is delivered.
+LARGEST_SAID = 2**20
 
 
 class BotFailed(Exception):
@@ -24,9 +28,16 @@ class BotFailed(Exception):
 async def answer(bot: Bot, message: UserMessage, conversation: Conversation, timeout_s: float) -> Reply:
     """Ask a bot, again where it fails; it sees the session with what the message wrote to it.
 
-    Raises BotFailed with the last failure when every try failed.
+    Raises BotFailed with the last failure when every try failed, and without asking where the session would be too
+    large.
     """
     failure = ""
+    if writes_session(message):
+        try:
+            size = len(to_json(session_after(message, conversation.session)))
+            require_session_fits(size, conversation.session)
+        except ValueError as error:
+            raise BotFailed(str(error)) from error
     for wait in (*WAITS_S, None):
         session = session_after(message, conversation.session)
         try:
@@ -46,27 +57,54 @@ def session_update(message: UserMessage, conversation: Conversation) -> Reply:
     return Reply([], session_after(message, conversation.session))
 
 
-def new_turn(message: UserMessage, conversation: Conversation, reply: Reply, revision: int) -> NewTurn:
-    """Make the turn that a reply amounts to; raises BotFailed where it cannot be written as JSON."""
+def new_turn(
+    message: UserMessage, conversation: Conversation, reply: Reply, revision: int, message_size: int = 0
+) -> NewTurn:
+    """Make the turn that a reply amounts to; raises BotFailed where it is no JSON, or too large."""
     try:
         count = len(reply.responses)
-        session = json_object(reply.session)
+        session, session_size = measured_json_object(reply.session)
+        said = [measured_json_object(each) for each in reply.responses]
         responses = [
-            _record(message, said, index, count, conversation.message_counter + index, revision)
-            for index, said in enumerate(reply.responses, start=1)
+            _record(message, each, index, count, conversation.message_counter + index, revision)
+            for index, (each, _) in enumerate(said, start=1)
         ]
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise BotFailed(f"it replied with what is no Reply of JSON objects: {error}") from error
-    return _turn(message, conversation, responses, session, revision=revision)
+    try:
+        require_session_fits(session_size, conversation.session)
+    except ValueError as error:
+        raise BotFailed(str(error)) from error
+    said_size = 0
+    for _, size in said:
+        if size > LARGEST_SAID:
+            raise BotFailed(
+                f"it said {size:,} bytes of JSON in one message; at most {LARGEST_SAID:,} are taken"
+            )
+        said_size += size
+    return _turn(
+        message,
+        conversation,
+        responses,
+        session,
+        revision=revision,
+        size=message_size + session_size + said_size,
+    )
 
 
-def failed_turn(message: UserMessage, conversation: Conversation) -> NewTurn:
+def failed_turn(message: UserMessage, conversation: Conversation, message_size: int = 0) -> NewTurn:
     """Make the turn of a message that the bot could not answer: no response, the session as it was."""
-    return _turn(message, conversation, [], conversation.session, failed=True)
+    return _turn(message, conversation, [], conversation.session, failed=True, size=message_size)
+
+
+def writes_session(message: UserMessage) -> bool:
+    """Tell whether a message writes to the session by itself."""
+    click = None if message.message is None else message.message.postback_message
+    return bool(message.session_data or (click is not None and click.session_data_to_set))
 
 
 def _record(
-    message: UserMessage, said: Any, index: int, count: int, counter: int, revision: int
+    message: UserMessage, said: dict[str, Any], index: int, count: int, counter: int, revision: int
 ) -> dict[str, Any]:
     """Write a BotResponse as JSON has it; of what is in it, only what was said has not been checked before."""
     record: dict[str, Any] = {
@@ -79,7 +117,7 @@ def _record(
         "count": count,
         "messageCounter": counter,
         "kind": kind_of(said),
-        "message": json_object(said),
+        "message": said,
         "createdAt": now().isoformat().replace("+00:00", "Z"),
         "channelRevision": revision,
     }
@@ -96,6 +134,7 @@ def _turn(
     *,
     revision: int | None = None,
     failed: bool = False,
+    size: int = 0,
 ) -> NewTurn:
     number = conversation.turns + 1
     return NewTurn(
@@ -119,4 +158,5 @@ def _turn(
             turns=number,
         ),
         channel_revision=revision,
+        size=size,
     )

@@ -36,6 +36,8 @@ class Waiting:
     webhook_id: str
     response: BotResponse
     receipt: Receipt
+    #: As how many it counts among those that are held.
+    count: int = 1
     since: float = field(default_factory=time.monotonic)
     attempts: list[Attempt] = field(default_factory=list)
 

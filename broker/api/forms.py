@@ -6,7 +6,18 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 from broker.api.schemas import Shape
-from broker.api.webhook_fields import MOST_EVENTS, check_event, check_headers, check_url
+from broker.api.webhook_fields import (
+    EVENT_PATTERN,
+    HEADER_NAME,
+    LONGEST_EVENT,
+    LONGEST_HEADER,
+    LONGEST_URL,
+    MOST_EVENTS,
+    MOST_HEADERS,
+    check_event,
+    check_headers,
+    check_url,
+)
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -29,12 +40,48 @@ def _within_a_week(waits: list[float]) -> list[float]:
     return waits
 
 
-Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_no_control)]
-VerifyToken = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_no_control)]
-Url = Annotated[str, AfterValidator(check_url), Field(examples=["https://example.com/bot"])]
-Event = Annotated[str, AfterValidator(check_event), Field(examples=["response.#"])]
+def _said(**schema: JsonValue) -> Any:
+    """Write in the API's description what is checked in Python."""
+    return Field(json_schema_extra=dict(schema))
+
+
+def _never_null(schema: dict[str, Any]) -> None:
+    (given,) = (way for way in schema.pop("anyOf") if way.get("type") != "null")
+    schema.update(given)
+
+
+#: In a patch, for what may be left out and may not be null.
+_NotNull = Field(json_schema_extra=_never_null)
+
+_VISIBLE = r"^[^\u0000-\u001f\u007f]*$"
+Name = Annotated[
+    str, Field(min_length=1, max_length=200), AfterValidator(_no_control), _said(pattern=_VISIBLE)
+]
+VerifyToken = Annotated[
+    str, Field(min_length=1, max_length=1024), AfterValidator(_no_control), _said(pattern=_VISIBLE)
+]
+Url = Annotated[
+    str,
+    AfterValidator(check_url),
+    Field(examples=["https://example.com/bot"]),
+    _said(format="uri", pattern="^[Hh][Tt][Tt][Pp][Ss]?://[^#]+$", maxLength=LONGEST_URL),
+]
+Event = Annotated[
+    str,
+    AfterValidator(check_event),
+    Field(examples=["response.#"]),
+    _said(pattern=f"^{EVENT_PATTERN}$", maxLength=LONGEST_EVENT),
+]
 Events = Annotated[list[Event], Field(min_length=1, max_length=MOST_EVENTS)]
-Headers = Annotated[dict[str, str], AfterValidator(check_headers)]
+Headers = Annotated[
+    dict[str, str],
+    AfterValidator(check_headers),
+    _said(
+        maxProperties=MOST_HEADERS,
+        propertyNames={"pattern": f"^{HEADER_NAME}$"},
+        additionalProperties={"type": "string", "maxLength": LONGEST_HEADER},
+    ),
+]
 TimeoutSeconds = Annotated[float, Field(ge=0.1, le=60, strict=True)]
 Wait = Annotated[float, Field(ge=0.1, le=86_400, strict=True)]
 RetrySchedule = Annotated[
@@ -98,8 +145,8 @@ class ChannelCreation(Form):
 class ChannelPatch(Form):
     """Changes of a channel; what is absent stays, null brings back the default where there is one."""
 
-    name: Annotated[Name | None, AfterValidator(_given)] = None
-    bot: Annotated[Bot | None, AfterValidator(_given)] = None
+    name: Annotated[Name | None, AfterValidator(_given), _NotNull] = None
+    bot: Annotated[Bot | None, AfterValidator(_given), _NotNull] = None
     verify_token: Annotated[VerifyToken | None, AfterValidator(_given)] = None
     retry_schedule: RetrySchedule | None = None
     time_to_live_seconds: TimeToLiveSeconds | None = None
@@ -122,7 +169,7 @@ class WebhookCreation(Form):
 class WebhookPatch(Form):
     """Changes of a webhook; what is absent stays, null brings back the default."""
 
-    url: Annotated[Url | None, AfterValidator(_given)] = None
+    url: Annotated[Url | None, AfterValidator(_given), _NotNull] = None
     verify_token: VerifyToken | None = None
     events: Events | None = None
     headers: Headers | None = None
@@ -130,4 +177,4 @@ class WebhookPatch(Form):
     retry_schedule: RetrySchedule | None = None
     time_to_live_seconds: TimeToLiveSeconds | None = None
     rate_limit: RateLimit | None = None
-    enabled: Annotated[Annotated[bool, Field(strict=True)] | None, AfterValidator(_given)] = None
+    enabled: Annotated[Annotated[bool, Field(strict=True)] | None, AfterValidator(_given), _NotNull] = None

@@ -18,8 +18,10 @@ MOST_HEADERS = 20
 LONGEST_HEADER = 1024
 
 _UNSAFE = re.compile(r"[^\x21-\x7e\x80-\U0010ffff]|[\x80-\xa0\u2028\u2029\\]")
-_PATTERN = re.compile(r"(\*|#|[A-Za-z0-9_-]+)(\.(\*|#|[A-Za-z0-9_-]+))*")
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
+EVENT_PATTERN = r"(\*|#|[A-Za-z0-9_-]+)(\.(\*|#|[A-Za-z0-9_-]+))*"
+HEADER_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}"
+_PATTERN = re.compile(EVENT_PATTERN)
+_HEADER_NAME = re.compile(HEADER_NAME)
 _HEADER_VALUE = re.compile(r"[\x20-\x7e\t]*")
 #: A host that the C library reads as an IPv4 address, though it is not written as one: 127.1, 0x7f000001.
 _NUMERIC_HOST = re.compile(r"[0-9a-fx.]+", re.IGNORECASE)

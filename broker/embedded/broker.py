@@ -19,9 +19,10 @@ from broker.batching import Batcher
 from broker.disk import require_space
 from broker.embedded.announcements import EmbeddedAnnouncements
 from broker.embedded.store import Publication, QueueFile
-from broker.embedded.subscription import EmbeddedSubscription
+from broker.embedded.subscription import EmbeddedSubscription, Fetched
 from broker.errors import BrokerUnavailable
 from broker.port import Announcements, Envelope, Subscription
+from broker.room import IN_HAND_BYTES, Room, share_of
 from broker.topology import Topology
 
 log = structlog.get_logger()
@@ -43,15 +44,16 @@ MOST_ROUTES = 10_000
 class EmbeddedBroker:
     """The broker port on one SQLite file, for one process."""
 
-    def __init__(self, path: Path, topology: Topology) -> None:
+    def __init__(self, path: Path, topology: Topology, *, in_hand_bytes: int = IN_HAND_BYTES) -> None:
         self._path = path
+        self._share = share_of(in_hand_bytes, topology.partitions)
         self._topology = topology
         self._routes: dict[tuple[str, str], tuple[str, ...]] = {}
         # One thread of its own: SQLite blocks, and what one thread does needs no locks.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="queues")
         self._file: QueueFile | None = None
         self._publications: Batcher[Publication, None] = Batcher(
-            self._apply, BATCH, busy_linger_s=BUSY_LINGER_S
+            self._apply, BATCH, busy_linger_s=BUSY_LINGER_S, size=_size
         )
         self._room = asyncio.Semaphore(MOST_WAITING)
         self._number = 0
@@ -94,7 +96,7 @@ class EmbeddedBroker:
     async def subscribe(self, queue: str, prefetch: int) -> AsyncIterator[Subscription]:
         """Hold a queue; another subscriber of it waits until the hold is given up."""
         async with self._holds[queue]:
-            subscription = EmbeddedSubscription(self, queue, prefetch)
+            subscription = EmbeddedSubscription(self, queue, prefetch, Room(self._share))
             self._subscriptions[queue] = subscription
             if self._file is None:
                 subscription.lose("the queues' file is not open")
@@ -142,14 +144,14 @@ class EmbeddedBroker:
             await self._in_thread(file.close)
         self._thread.shutdown()
 
-    async def fetch(self, queue: str, after: int, limit: int) -> list[Envelope]:
+    async def fetch(self, queue: str, after: int, limit: int, most: int) -> Fetched:
         """Read messages of a queue; how often each may have been handed out before is counted."""
         file = self._opened()
         before = self._handed_out[queue]
-        found = await self._in_thread(lambda: file.fetch(queue, after, limit, before))
+        found, next_weight = await self._in_thread(lambda: file.fetch(queue, after, limit, most, before))
         if found:
             self._handed_out[queue] = max(before, found[-1].tag)
-        return found
+        return Fetched(found, next_weight)
 
     def settle(self, tag: int) -> None:
         """Delete an acknowledged message with what is written next, or after a little while."""
@@ -203,3 +205,7 @@ class EmbeddedBroker:
                 self._routes.clear()
             route = self._routes[exchange, key] = self._topology.route(exchange, key)
         return route
+
+
+def _size(publication: Publication) -> int:
+    return sum([len(envelope.body) for _, _, envelope in publication])

@@ -12,6 +12,7 @@ from pydantic_core import from_json, to_json
 
 from broker.errors import BrokerError, BrokerUnavailable, TopologyMismatch, Unpublishable
 from broker.port import Envelope
+from broker.room import weight
 from broker.topology import Topology, inbound_queue, outbound_queue
 
 _SCHEMA = """
@@ -48,10 +49,7 @@ _FETCH = (
     "SELECT id, body, routing_key, headers, number, returned FROM message"
     " WHERE queue = ? AND number > ? ORDER BY number LIMIT ?"
 )
-_COUNT = (
-    "UPDATE message SET returned = returned + 1 WHERE number IN"
-    " (SELECT number FROM message WHERE queue = ? AND number > ? ORDER BY number LIMIT ?) AND number <= ?"
-)
+_COUNT = "UPDATE message SET returned = returned + 1 WHERE queue = ? AND number > ? AND number <= ?"
 
 #: Number of the message that a check writes and deletes in one transaction; those in queues count from 1.
 _PROBE = 0
@@ -132,23 +130,35 @@ class QueueFile:
         probe = Envelope("", b"\0" * 8192)
         self.apply([[(_PROBE, "", probe)]], [_PROBE])
 
-    def fetch(self, queue: str, after: int, limit: int, handed_out: int) -> list[Envelope]:
-        """Return up to `limit` messages of a queue with numbers above `after`, in order.
+    def fetch(
+        self, queue: str, after: int, limit: int, most: int, handed_out: int
+    ) -> tuple[list[Envelope], int]:
+        """Return up to `limit` messages of a queue with numbers above `after` that weigh up to `most`, in order.
 
-        Those with numbers up to `handed_out` were handed out before: that is counted, and written before they
-        are handed out again, so that the count survives what they may do to this process.
+        And the weight of the next where that had no room, 0 otherwise. Those with numbers up to `handed_out` were
+        handed out before: that is counted, and written before they are handed out again, so that the count survives
+        what they may do to this process.
         """
-        given = (queue, after, limit)
+        found: list[Envelope] = []
+        left = most
+        next_weight = 0
         try:
-            if after < handed_out:
-                self._connection.execute(_COUNT, (*given, handed_out))
-            rows = self._connection.execute(_FETCH, given)
-            return [
-                Envelope(id_, body, key, from_json(headers), number, returned)
-                for id_, body, key, headers, number, returned in rows
-            ]
+            rows = self._connection.execute(_FETCH, (queue, after, limit))
+            for id_, body, key, headers, number, returned in rows:
+                weighs = weight(body)
+                if weighs > left:
+                    next_weight = weighs
+                    break
+                left -= weighs
+                again = 1 if number <= handed_out else 0
+                found.append(Envelope(id_, body, key, from_json(headers), number, returned + again))
+            rows.close()
+            if found and after < handed_out:
+                last = min(handed_out, found[-1].tag)
+                self._connection.execute(_COUNT, (queue, after, last))
         except sqlite3.Error as error:
             raise BrokerUnavailable(f"The queues' file cannot be read: {error}") from error
+        return found, next_weight
 
     def close(self) -> None:
         """Close the file and let go of its lock."""

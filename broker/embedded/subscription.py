@@ -2,18 +2,30 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from broker.errors import BrokerUnavailable, SubscriptionLost
 from broker.port import Envelope
+from broker.room import Room, weight
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What was read of a queue, and the weight of the next message where it had no room; 0 otherwise."""
+
+    envelopes: Sequence[Envelope]
+    next_weight: int = 0
 
 
 class Messages(Protocol):
     """Where a subscription reads and settles messages."""
 
-    async def fetch(self, queue: str, after: int, limit: int) -> Sequence[Envelope]:
-        """Read up to `limit` messages with numbers above `after`; raises BrokerUnavailable."""
+    async def fetch(self, queue: str, after: int, limit: int, most: int) -> Fetched:
+        """Read up to `limit` messages with numbers above `after` that weigh up to `most` together.
+
+        Raises BrokerUnavailable.
+        """
         ...
 
     def settle(self, tag: int) -> None:
@@ -32,15 +44,20 @@ class EmbeddedSubscription:
     without reading it again.
     """
 
-    def __init__(self, messages: Messages, queue: str, prefetch: int) -> None:
+    def __init__(self, messages: Messages, queue: str, prefetch: int, room: Room) -> None:
         self._messages = messages
         self._queue = queue
         self._prefetch = prefetch
+        self._room = room
         self._cursor = 0
         self._open: set[int] = set()
         #: True once all that the queue holds was read or offered, until something finds no room.
         self._caught_up = False
         self._offered: list[Envelope] = []
+        #: The weight of what was offered and not received yet.
+        self._offered_weight = 0
+        #: The weight of the first message in the file that had no room when it was read; 0 where there was none.
+        self._next_weight = 0
         self._lost: str | None = None
         self._changed = asyncio.Event()
 
@@ -55,33 +72,43 @@ class EmbeddedSubscription:
                 raise SubscriptionLost(f"The subscription to {self._queue} ended: {self._lost}")
             if found := self._offered or await self._read():
                 self._offered = []
+                self._offered_weight = 0
                 self._cursor = found[-1].tag
-                self._open.update(envelope.tag for envelope in found)
+                for envelope in found:
+                    self._open.add(envelope.tag)
+                    self._room.admit(envelope.tag, weight(envelope.body))
                 return found
             await self._changed.wait()
 
     async def _read(self) -> Sequence[Envelope]:
         room = self._prefetch - len(self._open)
-        if self._caught_up or not room:
+        if self._caught_up or not room or not self._room.fits(self._next_weight):
             return ()
+        # One is taken alone, whatever it weighs.
+        most = self._room.left if self._open else max(self._room.left, self._next_weight)
         try:
-            found = await self._messages.fetch(self._queue, self._cursor, room)
+            fetched = await self._messages.fetch(self._queue, self._cursor, room, most)
         except BrokerUnavailable as error:
             self.lose(str(error))
             return ()
+        self._next_weight = fetched.next_weight
         # The file does one thing after the other, and tells of each in that order: what was written after this
         # was read is offered after it.
-        self._caught_up = len(found) < room
-        return found
+        self._caught_up = len(fetched.envelopes) < room and not fetched.next_weight
+        if not fetched.envelopes and fetched.next_weight:
+            self.wake()
+        return fetched.envelopes
 
     def offer(self, number: int, envelope: Envelope) -> bool:
         """Take a message that was just written; False where it will be read from the file in its turn."""
         self.wake()
         if self._lost is not None or not self._caught_up:
             return False
-        if len(self._open) + len(self._offered) >= self._prefetch:
+        weighs = self._offered_weight + weight(envelope.body)
+        if len(self._open) + len(self._offered) >= self._prefetch or weighs > self._room.left:
             self._caught_up = False
             return False
+        self._offered_weight = weighs
         self._offered.append(replace(envelope, tag=number))
         return True
 
@@ -89,9 +116,10 @@ class EmbeddedSubscription:
         """Acknowledge one message, soon and together with others."""
         if envelope.tag not in self._open or self._lost is not None:
             return
-        if len(self._open) == self._prefetch:
+        if len(self._open) == self._prefetch or self._next_weight:
             self.wake()
         self._open.discard(envelope.tag)
+        self._room.leave(envelope.tag)
         self._messages.settle(envelope.tag)
 
     async def flush(self) -> None:

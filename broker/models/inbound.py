@@ -18,9 +18,10 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import InitErrorDetails, PydanticCustomError, to_json
 
 from broker.models.json_values import require_plain
+from broker.models.session import apply_session_data, require_session_fits
 from broker.models.wire import Wire
 
 #: Text that can be a word of a routing key; ask with fullmatch.
@@ -52,6 +53,13 @@ def _nothing_for_null(value: Any) -> Any:
 
 def _empty_for_null(value: Any) -> Any:
     return {} if value is None else value
+
+
+def _session_that_fits(value: dict[str, Any]) -> dict[str, Any]:
+    # A key with dots takes more in the session than in the request.
+    if value:
+        require_session_fits(len(to_json(apply_session_data({}, value))), {})
+    return value
 
 
 #: Asked of each field of each message that is written, and so not in Python.
@@ -183,7 +191,7 @@ class MessageRequest(Body):
 
     message: InboundMessage | None = None
     user: Profile | None = None
-    session_data: SessionData = Field(default_factory=dict)
+    session_data: Annotated[SessionData, AfterValidator(_session_that_fits)] = Field(default_factory=dict)
     conversation_id: Identifier | None = None
 
     @model_validator(mode="after")

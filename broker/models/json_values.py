@@ -42,10 +42,16 @@ def json_object(value: Any) -> dict[str, Any]:
 
     Raises ValueError where JSON has nothing for it.
     """
-    copy = from_json(to_json(value))
+    return measured_json_object(value)[0]
+
+
+def measured_json_object(value: Any) -> tuple[dict[str, Any], int]:
+    """Return a copy as `json_object` does, and how long it is as JSON, in bytes. Raises ValueError."""
+    written = to_json(value)
+    copy = from_json(written)
     if not isinstance(copy, dict):
         raise ValueError("it is no JSON object")
-    return require_plain(copy, DEEPEST_SAID)
+    return require_plain(copy, DEEPEST_SAID), len(written)
 
 
 def _read(value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:

@@ -1,11 +1,17 @@
 """What a message writes to the session before the bot sees it. Pure: every session is a new one."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from broker.models.records import UserMessage
+from pydantic_core import to_json
+
+if TYPE_CHECKING:
+    from broker.models.records import UserMessage
 
 Session = dict[str, Any]
+
+#: As JSON, in bytes. A session is read, written and given to the bot with each message of its conversation.
+LARGEST_SESSION = 256 * 1024
 
 
 def apply_session_data(session: Mapping[str, Any], data: Mapping[str, Any]) -> Session:
@@ -20,13 +26,24 @@ def apply_session_data(session: Mapping[str, Any], data: Mapping[str, Any]) -> S
     return changed
 
 
-def session_after(message: UserMessage, session: Mapping[str, Any]) -> Session:
+def session_after(message: "UserMessage", session: Mapping[str, Any]) -> Session:
     """Return the session as the bot shall see it: with the message's sessionData and what a click sets."""
     after = apply_session_data(session, message.session_data)
     click = message.message.postback_message if message.message is not None else None
     for variable in click.session_data_to_set if click is not None else ():
         _write(after, variable.key, variable.value)
     return after
+
+
+def require_session_fits(size: int, before: Mapping[str, Any]) -> None:
+    """Return where a session of so many bytes can be kept; raises ValueError otherwise.
+
+    One that was too large before may stay so, and shrink.
+    """
+    if size > LARGEST_SESSION and size > len(to_json(before)):
+        raise ValueError(
+            f"the session would have {size:,} bytes of JSON; at most {LARGEST_SESSION:,} are kept"
+        )
 
 
 def _write(session: Session, key: str, value: Any) -> None:

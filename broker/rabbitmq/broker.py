@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import gettempdir
 from typing import TypeVar
 
 import structlog
@@ -15,7 +17,9 @@ from broker.rabbitmq.announcements import Announcer, RabbitAnnouncements
 from broker.rabbitmq.declare import make_sure, without_dead_letters
 from broker.rabbitmq.link import PREPARE_TIMEOUT_S, TROUBLE, Link, backoff, closings_told, describe
 from broker.rabbitmq.publisher import Publisher
+from broker.rabbitmq.spool import Spool
 from broker.rabbitmq.subscription import RabbitSubscription
+from broker.room import IN_HAND_BYTES, Room, share_of
 from broker.topology import CONTROL, Topology
 
 log = structlog.get_logger()
@@ -33,13 +37,23 @@ class RabbitBroker:
     and deliveries go on meanwhile.
     """
 
-    def __init__(self, url: str, topology: Topology, publish_timeout_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        topology: Topology,
+        publish_timeout_s: float = 5.0,
+        *,
+        in_hand_bytes: int = IN_HAND_BYTES,
+        spool_folder: Path | None = None,
+    ) -> None:
         self._topology = topology
         self._declaring = asyncio.Lock()
         self._publishing = Link(url, "publishing", self._make_sure)
         self._consuming = Link(url, "consuming", self._make_sure)
         self._publisher = Publisher(self._publishing, publish_timeout_s)
         self._announcer = Announcer(self._publishing)
+        self._share = share_of(in_hand_bytes, topology.partitions)
+        self._spool = Spool(spool_folder or Path(gettempdir()), lambda: self._consuming.line)
 
     async def start(self) -> None:
         """Connect and make sure of the topology; waits for the broker as long as it takes.
@@ -64,7 +78,9 @@ class RabbitBroker:
         """Hold a queue; entering goes on trying until the broker serves it."""
         subscription = await self._hold(
             queue,
-            lambda connection: RabbitSubscription.open(connection, self._consuming.line, queue, prefetch),
+            lambda connection: RabbitSubscription.open(
+                connection, self._consuming.line, queue, prefetch, Room(self._share), self._spool
+            ),
         )
         try:
             yield subscription
@@ -106,6 +122,7 @@ class RabbitBroker:
         """Close both connections; publishes that are on their way end with BrokerUnavailable."""
         await self._publisher.close()
         await asyncio.gather(self._publishing.close(), self._consuming.close())
+        await self._spool.close()
 
     async def _hold(self, queue: str, open_on: Callable[[AbstractConnection], Awaitable[T]]) -> T:
         failures = 0

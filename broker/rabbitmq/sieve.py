@@ -27,6 +27,9 @@ from broker.rabbitmq.header_table import delivery_count, read_headers
 
 #: A broker that sends deliveries sends no heartbeats, and the library has to see that it lives: so often, in seconds.
 BEAT_S = 1.0
+#: Of a longer body only the beginning is kept, in bytes. Nothing of ours is so long; anybody may publish what is, up
+#: to what the broker takes, and it is a dead letter either way.
+LONGEST_BODY = 2 * 2**20
 
 
 class Headers(Mapping[str, HeaderValue]):
@@ -75,6 +78,7 @@ class Deliveries:
         "_left",
         "_properties",
         "_redelivered",
+        "_skipped",
         "_tag",
         "_take",
         "_under_way",
@@ -85,7 +89,7 @@ class Deliveries:
         self._take = take
         #: The kind of frame that comes next: METHOD while no delivery is under way.
         self._under_way = METHOD
-        self._tag = self._left = self._redelivered = 0
+        self._tag = self._left = self._redelivered = self._skipped = 0
         self._key = self._id = ""
         self._headers = b""
         self._properties: Mapping[str, str] = {}
@@ -110,9 +114,11 @@ class Deliveries:
             return True
         if kind == HEADER:
             self._left, self._headers, self._id, self._properties = read_properties(data, start + 4, end)
+            self._skipped = self._left - LONGEST_BODY
             self._under_way = BODY
         else:
-            self._body.append(data[start:end])
+            if self._left > self._skipped:
+                self._body.append(data[start:end])
             self._left -= end - start
         if self._left <= 0:
             self._complete()
@@ -128,7 +134,8 @@ class Deliveries:
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._body = []
         self._under_way = METHOD
-        self._take(Envelope(self._id, body, self._key, headers, self._tag, returned, self._properties))
+        whole = self._skipped + LONGEST_BODY if self._skipped > 0 else 0
+        self._take(Envelope(self._id, body, self._key, headers, self._tag, returned, self._properties, whole))
 
 
 class Sieve:

@@ -3,18 +3,21 @@
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 import structlog
 from aiormq import spec
 from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 
-from broker.errors import SubscriptionLost
+from broker.errors import BrokerUnavailable, SubscriptionLost
 from broker.port import Envelope
 from broker.rabbitmq.acks import Acks
 from broker.rabbitmq.frames import acknowledgements
 from broker.rabbitmq.link import CLOSE_TIMEOUT_S, TROUBLE, describe
 from broker.rabbitmq.sieve import Deliveries
+from broker.rabbitmq.spool import Spool, Spooled
 from broker.rabbitmq.transport import Line
+from broker.room import Room, weight
 
 log = structlog.get_logger()
 
@@ -22,19 +25,30 @@ log = structlog.get_logger()
 WATCH_S = 5.0
 #: The part of the prefetch that, once settled, does not wait for more.
 ENOUGH_PART = 5
+#: Bodies below this size, in bytes, stay in memory: the prefetch bounds what they take.
+SPOOLED_FROM = 8 * 1024
 
 
 class RabbitSubscription:
     """Takes from one queue on one AMQP channel, until that is closed by either side."""
 
-    def __init__(self, channel: AbstractChannel, line: Line, queue: str, prefetch: int) -> None:
+    def __init__(
+        self, channel: AbstractChannel, line: Line, queue: str, prefetch: int, room: Room, spool: Spool
+    ) -> None:
         self._channel = channel
         self._line = line
         self._deliveries = Deliveries(self._arrive)
         self._queue = queue
         self._enough = max(1, prefetch // ENOUGH_PART)
-        #: Bounded by the prefetch: the broker sends no more than that unacknowledged.
-        self._arrived: deque[Envelope] = deque()
+        #: What waits to be received, and its weight. Bounded by the prefetch: the broker sends no more than that
+        #: unacknowledged.
+        self._arrived: deque[tuple[Envelope, int]] = deque()
+        #: The weight of what of it is in memory.
+        self._arrived_weight = 0
+        self._room = room
+        self._spool = spool
+        #: By delivery tag, the bodies of what waits that have no room in memory.
+        self._spooled: dict[int, Spooled] = {}
         self._acks = Acks(prefetch)
         self._writing_soon = False
         self._writing_now = False
@@ -47,11 +61,17 @@ class RabbitSubscription:
 
     @classmethod
     async def open(
-        cls, connection: AbstractConnection, line: Line, queue: str, prefetch: int
+        cls,
+        connection: AbstractConnection,
+        line: Line,
+        queue: str,
+        prefetch: int,
+        room: Room,
+        spool: Spool,
     ) -> "RabbitSubscription":
         """Begin to consume. Raises what the client library raises where the broker refuses."""
         channel = await connection.channel(publisher_confirms=False)
-        subscription = cls(channel, line, queue, prefetch)
+        subscription = cls(channel, line, queue, prefetch, room, spool)
         try:
             line.sieve.pass_to(channel.number, subscription._deliveries)
             await channel.basic_qos(prefetch_count=prefetch)
@@ -62,20 +82,57 @@ class RabbitSubscription:
         return subscription
 
     async def receive(self) -> Sequence[Envelope]:
-        """Wait for messages and take all that are there. Raises SubscriptionLost."""
+        """Wait for messages and take all that there is room for. Raises SubscriptionLost."""
         while True:
             if self._lost is not None:
                 raise SubscriptionLost(f"The subscription to {self._queue} ended: {self._lost}")
-            if self._arrived:
-                taken = list(self._arrived)
-                self._arrived.clear()
+            if self._arrived and (taken := self._fitting() or await self._unspooled()):
                 return taken
-            self._wake.clear()
-            await self._wake.wait()
+            if self._lost is None:
+                self._wake.clear()
+                await self._wake.wait()
+
+    def _fitting(self) -> list[Envelope]:
+        """Take those in memory that there is room for."""
+        taken: list[Envelope] = []
+        arrived, spooled, admit = self._arrived, self._spooled, self._room.admit
+        left = self._arrived_weight
+        for envelope, weighs in arrived:
+            if envelope.tag in spooled or not admit(envelope.tag, weighs):
+                break
+            left -= weighs
+            taken.append(envelope)
+        self._arrived_weight = left
+        if len(taken) == len(arrived):
+            arrived.clear()
+        else:
+            for _ in taken:
+                arrived.popleft()
+        return taken
+
+    async def _unspooled(self) -> list[Envelope]:
+        """Take the next one, where its body is on disk and there is room for it."""
+        envelope, weighs = self._arrived[0]
+        spooled = self._spooled.get(envelope.tag)
+        if spooled is None or not self._room.fits(weighs):
+            return []
+        try:
+            body = await self._spool.take(spooled)
+        except BrokerUnavailable as error:
+            self._lose(str(error))
+        if self._lost is not None:
+            return []
+        self._arrived.popleft()
+        del self._spooled[envelope.tag]
+        self._room.admit(envelope.tag, weighs)
+        return [replace(envelope, body=body)]
 
     def ack(self, envelope: Envelope) -> None:
         """Acknowledge one message, soon; dropped where the hold is lost, for then it comes again anyway."""
         if self._lost is None and self._acks.settle(envelope.tag, self._loop.time()):
+            self._room.leave(envelope.tag)
+            if self._arrived:
+                self._wake.set()
             if self._acks.fresh < self._enough:
                 self._write_soon()
             elif not self._writing_now:
@@ -157,7 +214,14 @@ class RabbitSubscription:
     def _arrive(self, envelope: Envelope) -> None:
         if self._lost is None:
             self._acks.arrive(envelope.tag)
-            self._arrived.append(envelope)
+            weighs = weight(envelope.body)
+            in_memory = self._arrived_weight + weighs
+            if len(envelope.body) < SPOOLED_FROM or (in_memory <= self._room.left and not self._spooled):
+                self._arrived_weight = in_memory
+            else:
+                self._spooled[envelope.tag] = self._spool.put(envelope.body)
+                envelope.body = b""
+            self._arrived.append((envelope, weighs))
             self._wake.set()
 
     async def _on_stray(self, _: DeliveredMessage) -> None:
@@ -173,6 +237,10 @@ class RabbitSubscription:
     def _lose(self, reason: str) -> None:
         if self._lost is None:
             self._lost = reason
+        for spooled in self._spooled.values():
+            self._spool.drop(spooled)
+        self._spooled.clear()
         self._arrived.clear()
+        self._room.clear()
         self._acks.clear()
         self._wake.set()

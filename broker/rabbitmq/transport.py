@@ -9,7 +9,8 @@ import aiormq
 from aiormq.exceptions import AMQPConnectionError
 from yarl import URL
 
-from broker.rabbitmq.sieve import Sieve
+from broker.rabbitmq.frames import HEARTBEAT
+from broker.rabbitmq.sieve import BEAT_S, Sieve
 
 #: How long an acknowledgement waits for others of its connection to go with it, in seconds. Each writing costs as
 #: much as half a delivery, here and at the broker.
@@ -21,8 +22,36 @@ class Line:
 
     def __init__(self, sieve: Sieve) -> None:
         self.sieve = sieve
-        self.transport: asyncio.WriteTransport | None = None
+        self.transport: asyncio.Transport | None = None
+        self._library: asyncio.StreamReader | None = None
+        self._pausing: asyncio.TimerHandle | None = None
         self._asked: list[Callable[[], bytes]] = []
+
+    def opened(self, transport: asyncio.Transport, library: asyncio.StreamReader) -> None:
+        """Take over a connection that was opened, and what the library reads of it."""
+        self.transport = transport
+        self._library = library
+
+    def pause(self) -> None:
+        """Leave unread what the broker sends. It ends a connection that is not read for half a minute."""
+        if self.transport is not None and self._pausing is None:
+            self.transport.pause_reading()
+            self._pausing = asyncio.get_running_loop().call_later(BEAT_S, self._beat)
+
+    def resume(self) -> None:
+        """Read on."""
+        if self.transport is not None and self._pausing is not None:
+            self._pausing.cancel()
+            self._pausing = None
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    def _beat(self) -> None:
+        # The library takes a broker of which it reads nothing for one that is gone.
+        if self.transport is None or self.transport.is_closing() or self._library is None:
+            return
+        self._library.feed_data(HEARTBEAT)
+        self._pausing = asyncio.get_running_loop().call_later(BEAT_S, self._beat)
 
     def write(self, frames: bytes) -> None:
         """Write whole frames, between those of the library; into nothing where the connection is closed."""
@@ -59,7 +88,7 @@ class SiftedTransport(aiormq.TransportFactory):
             )
         except OSError as error:
             raise AMQPConnectionError(*error.args) from error
-        self._line.transport = transport
+        self._line.opened(transport, reader)
         return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 

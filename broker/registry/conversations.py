@@ -37,6 +37,8 @@ class NewTurn:
     conversation: Conversation
     #: The revision of its channel that its responses were made for; None where it has none.
     channel_revision: int | None = None
+    #: How long its message, its responses and its session are as JSON, in bytes, about.
+    size: int = 0
 
 
 class TurnWriter(Protocol):

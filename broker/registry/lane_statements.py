@@ -1,10 +1,24 @@
 """The statements of the backlog that take many lanes at once, made once for each dialect."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Column, Integer, Select, bindparam, delete, exists, select, true, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Integer,
+    Select,
+    Text,
+    bindparam,
+    cast,
+    delete,
+    exists,
+    func,
+    select,
+    true,
+    update,
+)
 
 from broker.registry.database import insert_into
 from broker.registry.rows import Rows
@@ -12,6 +26,10 @@ from broker.registry.tables import backlog_lanes, deliveries
 
 #: A webhook's part of a conversation: (webhook id, conversation key).
 LaneKey = tuple[str, str]
+
+#: A page of a lane has no more than this, in bytes of responses, beside its first: a drainer has one of each of
+#: hundreds of lanes in memory.
+PAGE_BYTES = 128 * 1024
 
 _lane = backlog_lanes.c
 
@@ -59,7 +77,7 @@ class LaneStatements:
                 .limit(bindparam("most", type_=Integer))
                 .lateral("first")
             )
-            self.heads = select(first).select_from(named.join(first, true()))
+            self.heads = _bounded(select(first).select_from(named.join(first, true())), func.octet_length)
 
         self.held = Rows(
             dialect, [_lane.webhook_id, _lane.conversation_key, _lane.next_attempt_at, _lane.leased_until]
@@ -87,7 +105,7 @@ def lane_statements(dialect: str) -> LaneStatements:
 
 def head_of(key: LaneKey, limit: int) -> Select[Any]:
     """Select the first pending deliveries of one lane, in order."""
-    return (
+    first = (
         select(deliveries)
         .where(
             deliveries.c.webhook_id == key[0],
@@ -97,3 +115,17 @@ def head_of(key: LaneKey, limit: int) -> Select[Any]:
         .order_by(deliveries.c.message_counter)
         .limit(limit)
     )
+    return _bounded(first, func.length)
+
+
+def _bounded(pages: Select[Any], size: Callable[[ColumnElement[Any]], ColumnElement[Any]]) -> Select[Any]:
+    """Select of each lane's page up to `PAGE_BYTES` of responses, and its first in any case."""
+    page = pages.subquery("page")
+    before = func.sum(size(cast(page.c.response, Text))).over(
+        partition_by=(page.c.webhook_id, page.c.conversation_key),
+        order_by=page.c.message_counter,
+        rows=(None, -1),
+    )
+    added = select(page, func.coalesce(before, 0).label("bytes_before")).subquery("added")
+    columns = [added.c[column.name] for column in deliveries.c]
+    return select(*columns).where(added.c.bytes_before < PAGE_BYTES).order_by(added.c.message_counter)

@@ -78,10 +78,16 @@ def make_broker(settings: Settings) -> Broker:
     if settings.amqp_url is None:
         from broker.embedded.broker import EmbeddedBroker
 
-        return EmbeddedBroker(settings.data_dir / "queues.db", topology)
+        return EmbeddedBroker(settings.data_dir / "queues.db", topology, in_hand_bytes=settings.in_hand_bytes)
     from broker.rabbitmq.broker import RabbitBroker
 
-    return RabbitBroker(settings.amqp_url.get_secret_value(), topology, settings.publish_timeout_s)
+    return RabbitBroker(
+        settings.amqp_url.get_secret_value(),
+        topology,
+        settings.publish_timeout_s,
+        in_hand_bytes=settings.in_hand_bytes,
+        spool_folder=settings.spool_dir or settings.data_dir,
+    )
 
 
 def spare_the_collector() -> None:

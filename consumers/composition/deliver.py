@@ -10,6 +10,7 @@ from broker.registry.backlog import Backlog
 from broker.registry.deliveries import Deliveries
 from broker.registry.expiry import Expiry
 from broker.registry.webhooks import Webhooks
+from broker.room import share_of
 from broker.settings import Network
 from broker.topology import outbound_queue
 from consumers.attempt import Poster
@@ -71,6 +72,7 @@ async def work_deliver(base: Base, allowed: tuple[Network, ...]) -> None:
             log=delivery_log,
             gates=gates,
             most_held=settings.prefetch // 4,
+            bytes_held_each=share_of(settings.in_hand_bytes, settings.partitions) // settings.prefetch,
         )
 
         async def serve_one(partition: int, stop: Stop) -> None:

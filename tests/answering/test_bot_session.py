@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from broker.errors import Unpublishable
 from broker.ids import new_message_id
-from broker.models.inbound import User
+from broker.models.inbound import InboundMessage, TextMessage, User
 from broker.models.records import BotResponse, UserMessage
 from broker.port import Envelope
 from broker.registry.database import Database
@@ -133,6 +133,63 @@ async def test_a_bot_that_fails_every_time_makes_a_dead_letter_and_the_conversat
     assert [r.message_counter for r in answering.broker.responses("ada")] == [1, 2, 3, 4]
     turns = (await History(answering.database).turns(f"{answering.channel}/ada", None, 10)).items
     assert [turn.outcome for turn in turns] == ["answered", "failed", "answered"]
+    await session.stop(1)
+
+
+def writing(answering: Answering, number: int, said: str, data: Mapping[str, Any]) -> Envelope:
+    message = UserMessage.model_validate_json(answering.message(number).body)
+    written = message.model_copy(
+        update={
+            "session_data": dict(data),
+            "message": InboundMessage(text_message=TextMessage(text=said)),
+        }
+    )
+    return Envelope(message.id, written.model_dump_json().encode())
+
+
+async def test_a_session_that_would_grow_beyond_what_is_kept_is_a_failed_turn_and_stays_as_it_was(
+    answering: Answering,
+) -> None:
+    session = answering.session()
+    large = "x" * 150_000
+    await session.take(
+        [
+            writing(answering, 1, "first", {"one": large}),
+            writing(answering, 2, "grows", {"two": large}),
+            writing(answering, 3, "hello", {}),
+            writing(answering, 4, "clears", {"one": None}),
+            writing(answering, 5, "again", {"two": large}),
+        ]
+    )
+    await answering.acks.until(5)
+    assert answering.bot.asked == ["first", "hello", "clears", "again"], (
+        "not asked with a session it may not have"
+    )
+    (letter,) = answering.broker.dead()
+    assert "300,0" in str(letter.headers[DETAIL])
+    assert "262,144" in str(letter.headers[DETAIL])
+    assert (await answering.conversation()).session == {"one": None, "two": large, "seen": 4}
+    await session.stop(1)
+
+
+async def test_a_bot_that_makes_a_session_or_a_response_too_large_has_failed(answering: Answering) -> None:
+    class Swelling:
+        async def reply(self, message: UserMessage, session: Session) -> Reply:
+            said = message.message.text_message.text if message.message.text_message else ""
+            if said == "session":
+                return Reply([], {"x": "x" * 300_000})
+            return Reply([{"text": "y" * (1_100_000 if said == "response" else 1)}], {"kept": True})
+
+    session = answering.session(lambda config: Swelling())
+    await session.take(
+        [writing(answering, n, word, {}) for n, word in enumerate(("a", "session", "response"))]
+    )
+    await answering.acks.until(3)
+    assert [letter.headers[DETAIL] for letter in answering.broker.dead()] == [
+        "the session would have 300,008 bytes of JSON; at most 262,144 are kept",
+        "it said 1,100,011 bytes of JSON in one message; at most 1,048,576 are taken",
+    ]
+    assert (await answering.conversation()).session == {"kept": True}
     await session.stop(1)
 
 

@@ -143,7 +143,7 @@ async def test_the_api_describes_itself(api):
     text = await answer.text()
     spec = json.loads(text)
     assert spec["openapi"] == "3.1.0"
-    assert spec["info"] == {"title": "Postbote", "version": __version__}
+    assert {"title": "Postbote", "version": __version__}.items() <= spec["info"].items()
     schemas = spec["components"]["schemas"]
     references = set(re.findall(r'"#/components/schemas/([^"]+)"', text))
     assert references <= set(schemas)

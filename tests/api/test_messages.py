@@ -44,6 +44,18 @@ async def test_unknown_fields_and_session_data_travel_unchanged(api):
     assert record["sessionData"] == body["sessionData"]
 
 
+async def test_session_data_that_no_session_can_keep_is_refused_at_the_door(api):
+    channel = await api.channel()
+    path = ".".join("abcdefghijklmno")
+    body = json.dumps({**HELLO, "sessionData": {f"{n}.{path}": n for n in range(6_000)}})
+    assert len(body) < 256 * 1024
+    answer = await api.post(channel, json.loads(body))
+    assert answer.status == 422
+    (fault,) = (await answer.json())["errors"]
+    assert fault["loc"] == ["sessionData"]
+    assert "at most 262,144 are kept" in fault["msg"]
+
+
 async def test_the_trace_of_the_sender_goes_on(api):
     channel = await api.channel()
     given = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

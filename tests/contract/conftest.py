@@ -11,6 +11,7 @@ from servers.rabbitmq_program import program_node
 from broker.embedded.broker import EmbeddedBroker
 from broker.port import Broker
 from broker.rabbitmq.broker import RabbitBroker
+from broker.room import IN_HAND_BYTES
 from broker.topology import Topology
 
 
@@ -22,14 +23,22 @@ class MakeBroker:
         self._publish_timeout_s = publish_timeout_s
         self._made: list[Broker] = []
 
-    async def __call__(self, partitions: int = 4) -> Broker:
+    async def __call__(
+        self, partitions: int = 4, *, in_hand_bytes: int = IN_HAND_BYTES, spool_folder: Path | None = None
+    ) -> Broker:
         """Make and start a broker."""
         topology = Topology(partitions)
         made: Broker
         if isinstance(self._place, Path):
-            made = EmbeddedBroker(self._place, topology)
+            made = EmbeddedBroker(self._place, topology, in_hand_bytes=in_hand_bytes)
         else:
-            made = RabbitBroker(self._place, topology, self._publish_timeout_s)
+            made = RabbitBroker(
+                self._place,
+                topology,
+                self._publish_timeout_s,
+                in_hand_bytes=in_hand_bytes,
+                spool_folder=spool_folder,
+            )
         await made.start()
         self._made.append(made)
         return made

@@ -62,6 +62,7 @@ async def worker(database_url: str) -> AsyncIterator[Worker]:
         log=log,
         gates=gates,
         most_held=50,
+        bytes_held_each=20_000,
     )
     running = [asyncio.create_task(task(stop)) for task in (log.run, standing.run, clock.run)]
     yield Worker(

@@ -148,6 +148,7 @@ class Worker:
             self.log,  # type: ignore[arg-type]
             gates,
             3,
+            20_000,
         )
         self.tasks = [
             asyncio.create_task(Drainer(parking, deliverer, gates, self.stop).run()),

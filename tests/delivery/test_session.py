@@ -184,6 +184,27 @@ async def test_a_failing_webhook_that_crowds_the_partition_goes_to_the_backlog_a
     await session.stop(0)
 
 
+async def test_few_large_messages_crowd_the_partition_as_many_small_ones_do(worker: Worker) -> None:
+    hook = await worker.webhooks.create(worker.channel.id, url="https://example.com")
+    assert hook is not None
+    worker.endpoint.failing[hook.id] = 500
+    session = worker.patient(30.0, 30.0).session()
+    large = [
+        replace(envelope, body=envelope.body.replace(b'"text":"1"', b'"text":"%b"' % (b"x" * 240_000)))
+        for user in ("ada", "bea", "cyd")
+        for envelope in worker.says(user)
+    ]
+    await session.take(large[:1])
+    async with asyncio.timeout(5):
+        while not worker.endpoint.tried:
+            await worker.endpoint.changed.wait()
+    assert await worker.parked() == set()
+    await session.take(large[1:])
+    await worker.queue.until(2)
+    assert await worker.parked() == {(hook.id, f"{worker.channel.id}/{user}") for user in ("bea", "cyd")}
+    await session.stop(0)
+
+
 async def test_a_poison_message_is_given_up_with_its_attempts_and_its_lane_goes_on(worker: Worker) -> None:
     hook = await worker.webhooks.create(worker.channel.id, url="https://example.com")
     assert hook is not None

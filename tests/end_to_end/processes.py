@@ -64,6 +64,13 @@ class Process:
         """Return all that it wrote."""
         return self._log.read_text()
 
+    def most_memory(self) -> int:
+        """Return the most memory that it had so far, in bytes."""
+        assert self._child is not None
+        status = Path(f"/proc/{self._child.pid}/status").read_text()
+        (peak,) = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
+        return int(peak) * 1024
+
     async def finish(self) -> int:
         """Wait for its end, and return its exit code."""
         assert self._child is not None

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from dataclasses import replace
 from datetime import timedelta
 from uuid import uuid4
 
@@ -65,6 +66,15 @@ async def test_many_lanes_are_parked_at_once_and_read_in_order(backlog: Backlog)
     wanted = lane("u2"), lane("u1"), lane("nobody"), lane("u1", "wh_b"), lane("u1")
     assert await counters(backlog, *wanted) == [[7], [1, 2, 3], [], [4], [1, 2, 3]]
     assert await counters(backlog, *wanted, most=2) == [[7], [1, 2], [], [4], [1, 2]]
+
+
+async def test_a_page_of_a_lane_is_bounded_by_bytes_too_and_has_at_least_its_first(backlog: Backlog) -> None:
+    waiting = [replace(delivery("u1", counter), response={"said": "x" * 100_000}) for counter in range(1, 8)]
+    await backlog.park([LaneToPark(3, waiting, now()), parked("u2", 1, 2, 3)])
+    assert await counters(backlog, lane("u1"), lane("u2")) == [[1, 2], [1, 2, 3]]
+    huge = replace(delivery("u3", 1), response={"said": "x" * 500_000})
+    await backlog.park([LaneToPark(3, [huge, delivery("u3", 2)], now())])
+    assert await counters(backlog, lane("u3")) == [[1]]
 
 
 async def test_a_lane_that_is_there_keeps_its_schedule(backlog: Backlog) -> None:
