@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -23,8 +23,12 @@ ARRIVAL_S = 60.0
 class Process:
     """One `postbote` command, its output in a file."""
 
-    def __init__(self, command: str, environment: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self, command: str, environment: Mapping[str, str], log: Path, before: Sequence[str] = ()
+    ) -> None:
         self.command = command
+        #: What runs it: a command that ends by becoming the one that is given to it.
+        self._before = before
         self._environment = environment
         self._log = log
         self._child: asyncio.subprocess.Process | None = None
@@ -35,6 +39,7 @@ class Process:
         with self._log.open("ab") as out:
             started = out.tell()
             self._child = await asyncio.create_subprocess_exec(
+                *self._before,
                 sys.executable,
                 "-m",
                 "consumers.cli.main",
