@@ -8,7 +8,8 @@
     │   └── TopologyMismatch     the broker holds queues of another shape than the settings ask for
     └── RegistryError            reading or writing the database
         ├── RegistryUnavailable  the database does not answer; trying again later is right
-        └── SchemaMismatch       the database has another schema than this version needs
+        ├── SchemaMismatch       the database has another schema than this version needs
+        └── ChannelFull          the channel has as many webhooks as it may have
 
 An endpoint that answers 500 is an expected outcome and a value, see consumers.attempt.
 """
@@ -51,3 +52,7 @@ class RegistryUnavailable(RegistryError):
 
 class SchemaMismatch(RegistryError):
     """The database has another schema than this version needs; run `postbote migrate`."""
+
+
+class ChannelFull(RegistryError):
+    """The channel has as many webhooks as it may have."""
