@@ -23,17 +23,14 @@ _numbers = count()
 class Waiters:
     """Those who wait for places: each is given one in its turn, or told to look whether to wait on."""
 
-    __slots__ = ("_asking", "_order", "_waiting")
+    __slots__ = ("_asking", "_order", "waiting")
 
     def __init__(self) -> None:
         #: Who waits, in the order in which they are asked whether to wait on.
-        self._waiting: OrderedDict[asyncio.Future[bool], None] = OrderedDict()
+        self.waiting: OrderedDict[asyncio.Future[bool], None] = OrderedDict()
         #: The same, oldest first; some may not wait any more.
         self._order: list[tuple[float, int, asyncio.Future[bool]]] = []
         self._asking: asyncio.TimerHandle | None = None
-
-    def __len__(self) -> int:
-        return len(self._waiting)
 
     async def wait(self, within_s: float, since: float, give_back: Callable[[], None]) -> bool:
         """Wait to be given a place, after those who have waited from before `since`.
@@ -43,7 +40,7 @@ class Waiters:
         """
         loop = asyncio.get_running_loop()
         given: asyncio.Future[bool] = loop.create_future()
-        self._waiting[given] = None
+        self.waiting[given] = None
         heappush(self._order, (since, next(_numbers), given))
         if self._asking is None:
             self._asking = loop.call_later(within_s, self._ask_some, within_s)
@@ -51,17 +48,17 @@ class Waiters:
             return await given
         except asyncio.CancelledError:
             if given.cancelled():
-                self._waiting.pop(given, None)
+                self.waiting.pop(given, None)
             elif given.result():
                 give_back()
             raise
 
     def give(self) -> bool:
         """Give a place to the one who has waited longest; False where nobody waits."""
-        while self._waiting:
+        while self.waiting:
             _, _, given = heappop(self._order)
-            if given in self._waiting:
-                del self._waiting[given]
+            if given in self.waiting:
+                del self.waiting[given]
                 if not given.done():
                     given.set_result(True)
                     return True
@@ -70,8 +67,8 @@ class Waiters:
 
     def ask(self, number: int = 1) -> None:
         """Tell so many of those who wait to look whether to wait on; one who does not, asks the next."""
-        for _ in range(min(number, len(self._waiting))):
-            given, _ = self._waiting.popitem(last=False)
+        for _ in range(min(number, len(self.waiting))):
+            given, _ = self.waiting.popitem(last=False)
             if not given.done():
                 given.set_result(False)
 
@@ -79,7 +76,7 @@ class Waiters:
         # One timer for all, however many wait.
         self.ask(ASKED_AT_ONCE)
         self._asking = None
-        if self._waiting:
+        if self.waiting:
             self._asking = asyncio.get_running_loop().call_later(within_s, self._ask_some, within_s)
 
 
@@ -101,7 +98,7 @@ class Concurrency:
 
     def take_now(self) -> bool:
         """Take a place where one is free and nobody waits; False otherwise."""
-        if self.taken < int(self.limit) and not self._waiters:
+        if self.taken < int(self.limit) and not self._waiters.waiting:
             self.taken += 1
             return True
         return False
@@ -124,5 +121,5 @@ class Concurrency:
 
     def _leave(self) -> None:
         self.taken -= 1
-        while self.taken < int(self.limit) and self._waiters.give():
+        while self._waiters.waiting and self.taken < int(self.limit) and self._waiters.give():
             self.taken += 1

@@ -42,14 +42,16 @@ class Share:
 
     def stuck(self, at: float, patience_s: float) -> bool:
         """Tell whether some wait here, and half of what is in flight to the server has taken longer than that."""
-        return bool(self.waiters) and self.origin.hangs(at, patience_s)
+        return bool(self.waiters.waiting) and self.origin.hangs(at, patience_s)
 
     def take_now(self) -> bool:
         """Take a place where one is free and nobody of the channel waits; False otherwise."""
-        if not self.waiters and self.fair:
-            self._take()
-            return True
-        return False
+        origin = self.origin
+        if not origin.free or self.held > HELD_TO_FREE * origin.free or self.waiters.waiting:
+            return False
+        self.held += 1
+        origin.free -= 1
+        return True
 
     async def take(self, within_s: float, since: float) -> bool:
         """Wait for a place, as `Waiters.wait` has it; channels take turns."""
@@ -66,24 +68,22 @@ class Share:
         """Give a place back."""
         self.held -= 1
         self.origin.free += 1
-        self.origin.serve()
+        if self.origin.turns:
+            self.origin.serve()
 
     def give(self) -> bool:
         """Give a place to the one of the channel who has waited longest; False where nobody waits."""
         if not self.waiters.give():
             return False
-        self._take()
-        return True
-
-    def _take(self) -> None:
         self.held += 1
         self.origin.free -= 1
+        return True
 
 
 class OriginPlaces:
     """The places of one origin."""
 
-    __slots__ = ("__weakref__", "_turns", "free", "shares", "started", "waiting")
+    __slots__ = ("__weakref__", "free", "shares", "started", "turns", "waiting")
 
     def __init__(self, most: int) -> None:
         self.free = most
@@ -94,7 +94,7 @@ class OriginPlaces:
         #: By channel; kept for as long as somebody uses them.
         self.shares: WeakValueDictionary[str, Share] = WeakValueDictionary()
         #: Those that may have somebody waiting, in the order of their turns.
-        self._turns: deque[Share] = deque()
+        self.turns: deque[Share] = deque()
 
     @property
     def room(self) -> int:
@@ -110,19 +110,19 @@ class OriginPlaces:
         """Put a share where its turn comes."""
         if not share.queued:
             share.queued = True
-            self._turns.append(share)
+            self.turns.append(share)
 
     def serve(self) -> None:
         """Give what is free to those who wait, a place to each channel in its turn."""
         passed_over = 0
-        while self.free and passed_over < len(self._turns):
-            share = self._turns.popleft()
+        while self.free and passed_over < len(self.turns):
+            share = self.turns.popleft()
             if not share.fair:
                 # It holds so many that others come first.
-                self._turns.append(share)
+                self.turns.append(share)
                 passed_over += 1
             elif share.give():
-                self._turns.append(share)
+                self.turns.append(share)
                 passed_over = 0
             else:
                 share.queued = False
