@@ -18,7 +18,7 @@ RATE = 6.0
 WARM_S, PHASE_S = 15.0, 60.0
 MOST_SLOWER = 1.5
 #: A delivery that waited for one lookup of somebody else's would take five seconds at least.
-LONGEST_S = 2.0
+LONGEST_S = 3.0
 #: How long it may take until messages flow again after a cut.
 BACK_S = 10.0
 
