@@ -11,6 +11,7 @@
     └── RegistryError            reading or writing the database
         ├── RegistryUnavailable  the database does not answer; trying again later is right
         ├── SchemaMismatch       the database has another schema than this version needs
+        ├── ChannelFull          the channel has as many webhooks as it may have
         └── TooManySecrets       a webhook was rotated more often than secrets are kept
 
 An endpoint that answers 500 is an expected outcome and a value, see consumers.attempt.
@@ -70,6 +71,10 @@ class RegistryUnavailable(RegistryError):
 
 class SchemaMismatch(RegistryError):
     """The database has another schema than this version needs; run `postbote migrate`."""
+
+
+class ChannelFull(RegistryError):
+    """The channel has as many webhooks as it may have."""
 
 
 class TooManySecrets(RegistryError):

@@ -65,6 +65,11 @@ class Settings(BaseSettings):
     max_in_flight: int = Field(512, ge=1, le=10_000)
     #: Of these, attempts in flight to any one webhook: what an endpoint that hangs can use up.
     max_in_flight_per_webhook: int = Field(64, ge=1, le=10_000)
+    #: Attempts in flight to any one server (scheme, host and port), whoever's webhooks lead to it: many webhooks with
+    #: one URL are no way around the limit of each.
+    max_in_flight_per_origin: int = Field(128, ge=1, le=10_000)
+    #: Webhooks of one channel: each response is delivered to all of them.
+    max_webhooks_per_channel: int = Field(100, ge=1, le=10_000)
     #: How old a response may be when it is delivered, where neither webhook nor channel say: 7 days.
     time_to_live_s: float = Field(604_800.0, gt=0, le=2_592_000)
     #: A webhook that has done nothing but fail for so long is disabled: 5 days.

@@ -88,7 +88,12 @@ class Drainer:
         return await self._stop.unless(self._claim_up_to(room)) or []
 
     async def _claim_up_to(self, room: int) -> list[BacklogLane]:
-        wanted = share(room, {webhook: self._gates.room(webhook) for webhook in await self._parking.due()})
+        rooms = {webhook: self._gates.room(webhook) for webhook in await self._parking.due()}
+        for server_room, webhooks in self._gates.servers(rooms):
+            # Webhooks of one server share its room: lanes that wait for it only keep others from being drained.
+            shares = share(server_room, {webhook: rooms[webhook] for webhook in webhooks})
+            rooms.update((webhook, shares.get(webhook, 0)) for webhook in webhooks)
+        wanted = share(room, rooms)
         return await self._parking.claim(wanted, LEASE_S) if wanted else []
 
     async def _drain(self, hold: "_Hold") -> None:

@@ -132,7 +132,7 @@ class Deliverer:
         while passage is None:
             held_up = self._held_up(gate, crowds)
             if held_up is not None:
-                gate.own.ask()
+                gate.ask()
                 return held_up
             passage = self._gates.enter_now(gate, first=job.first)
             if passage is None:

@@ -5,8 +5,9 @@ written into the backlog behind whatever else its lane has there.
 """
 
 import asyncio
+import time
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
@@ -37,6 +38,12 @@ from consumers.waiting import Receipt, Waiting
 log = structlog.get_logger()
 
 
+#: Deliveries of one response that are put into their lanes before others have their turn.
+A_PIECE = 500
+#: Where a partition has deliveries for more webhooks than this in hand, it is not counted each time how many of them
+#: are in trouble, but again after so many seconds.
+COUNTED_EACH_TIME = 100
+COUNTED_AGAIN_S = 0.05
 #: Responses of a partition remembered, to tell a second copy: publishes are repeated within seconds.
 TAKEN_REMEMBERED = 2000
 
@@ -82,6 +89,9 @@ class DeliverySession:
         #: Deliveries in hand, by webhook and in all; a heavy one counts as several.
         self._held: Counter[str] = Counter()
         self._held_in_all = 0
+        #: Whether those in trouble crowd out others, and until when that is believed.
+        self._crowded = False
+        self._crowded_until = 0.0
         #: The responses that were taken in last, by id.
         self._taken: OrderedDict[str, None] = OrderedDict()
 
@@ -105,7 +115,8 @@ class DeliverySession:
             if found is None or channel_id in self._meeting:
                 self._meeting.put(channel_id, (envelope, response))
             else:
-                self._fan_out(envelope, response, found.webhooks)
+                for _ in self._fan_out(envelope, response, found.webhooks):
+                    await asyncio.sleep(0)
 
     async def stop(self, grace_s: float) -> None:
         """Let the attempts in flight end; what waits for another attempt is handed back."""
@@ -119,12 +130,16 @@ class DeliverySession:
         found = await self._shared.directory.of_channel(lane.key, newest)
         for envelope, response in waiting:
             if found is not None:
-                self._fan_out(envelope, response, found.webhooks)
+                for _ in self._fan_out(envelope, response, found.webhooks):
+                    await asyncio.sleep(0)
             else:
                 await self._bury(envelope, "unknown channel", f"the channel {lane.key} is deleted")
             lane.items.popleft()
 
-    def _fan_out(self, envelope: Envelope, response: BotResponse, webhooks: Sequence[Webhook]) -> None:
+    def _fan_out(
+        self, envelope: Envelope, response: BotResponse, webhooks: Sequence[Webhook]
+    ) -> Iterator[None]:
+        """Put the deliveries of a response into their lanes; yields after each `A_PIECE` of them."""
         wanted = [webhook for webhook in webhooks if wants(webhook, response.kind)]
         if not wanted:
             self._subscription.ack(envelope)
@@ -139,11 +154,13 @@ class DeliverySession:
         count = 1
         if len(envelope.body) > LIGHT:
             count += weight(envelope.body) // self._shared.bytes_held_each
-        for webhook in wanted:
+        for number, webhook in enumerate(wanted, 1):
             waiting = Waiting(delivery_id(response.id, webhook.id), webhook.id, response, receipt, count)
             self._held[webhook.id] += count
             self._held_in_all += count
             self._lanes.put((webhook.id, conversation), waiting)
+            if number % A_PIECE == 0:
+                yield
 
     def _taken_before(self, response_id: str) -> bool:
         before = response_id in self._taken
@@ -220,7 +237,22 @@ class DeliverySession:
             return True
         if self._held_in_all <= most:
             return False
-        return sum(count for webhook, count in held.items() if self._shared.gates.troubled(webhook)) > most
+        if len(held) <= COUNTED_EACH_TIME:
+            return self._in_trouble()
+        at = time.monotonic()
+        if at >= self._crowded_until:
+            self._crowded = self._in_trouble()
+            ended = time.monotonic()
+            # Counting many takes a while: no more than a tenth of the time.
+            self._crowded_until = ended + max(COUNTED_AGAIN_S, 10 * (ended - at))
+        return self._crowded
+
+    def _in_trouble(self) -> bool:
+        """Tell whether more is held for webhooks in trouble than may be."""
+        troubled = self._shared.gates.troubled
+        return (
+            sum(count for webhook, count in self._held.items() if troubled(webhook)) > self._shared.most_held
+        )
 
     async def _bury(self, envelope: Envelope, reason: str, detail: str) -> None:
         log.warning("message.dead", stage="delivery", message=envelope.id, reason=reason)

@@ -1,22 +1,26 @@
 """Gates: what stands before each webhook, so that a broken endpoint costs its own customer only.
 
 One object for a process. A gate knows how many attempts are in flight and since when, whether the endpoint
-fails, its pace, and its circuit breaker.
+fails, its pace, its circuit breaker, and which other webhooks lead to the same server.
 """
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import islice
 
 from broker.registry.records import Webhook
 from consumers.breaker import Breaker, Tuning
 from consumers.concurrency import Concurrency
 from consumers.in_flight import Place, Places
+from consumers.origins import OriginPlaces, Origins, Share
 from consumers.pace import Pace
 
-#: Gates kept; of those that nobody uses and that know nothing bad, the one used longest ago goes first.
+#: Gates kept; of those that nobody uses and that know nothing bad, the one used longest ago goes first. Where so many
+#: again know something bad, those go too.
 MOST_GATES = 20_000
+#: Of the gates beyond, so many are looked at for each one that is made.
+LOOKED_AT = 2
 #: An endpoint is slow where half of its attempts in flight have waited longer than this, or the last ones took
 #: longer on average, in seconds.
 SLOW_S = 1.0
@@ -29,11 +33,14 @@ LAST_WEIGHS = 0.1
 class Gate:
     """What stands before one webhook."""
 
-    __slots__ = ("average_s", "breaker", "failing", "own", "pace", "started", "users")
+    __slots__ = ("average_s", "breaker", "failing", "own", "pace", "share", "started", "url", "users")
 
-    def __init__(self, most: int, tuning: Tuning) -> None:
+    def __init__(self, most: int, tuning: Tuning, url: str, share: Share) -> None:
         #: The webhook's own places.
         self.own = Concurrency(most)
+        #: The places of the server that its URL leads to, which it shares with other webhooks.
+        self.url = url
+        self.share = share
         #: The attempts in flight, oldest first, each with the moment when it began.
         self.started: dict[Passage, float] = {}
         self.average_s = 0.0
@@ -49,9 +56,14 @@ class Gate:
         """True where nothing would be lost if it were made anew."""
         return not self.users and not self.failing and self.pace is None and self.breaker.idle
 
+    def ask(self) -> None:
+        """Tell one of those who wait to look whether to wait on."""
+        self.own.ask()
+        self.share.waiters.ask()
+
     def troubled(self, at: float) -> bool:
-        """Tell whether the endpoint fails, takes long, hangs, or has a pace that makes deliveries wait."""
-        if self.failing or self.average_s > SLOW_S:
+        """Tell whether the endpoint fails, takes long or hangs, or its pace or its server makes deliveries wait."""
+        if self.failing or self.average_s > SLOW_S or self.share.stuck(at, SLOW_S):
             return True
         if self.pace is not None and self.pace.wait_s(at) > SLOW_S:
             return True
@@ -69,6 +81,7 @@ class Gates:
         *,
         most: int,
         most_each: int,
+        most_each_origin: int = 128,
         most_hanging: int = 2048,
         tuning: Tuning | None = None,
         workers: Callable[[], int] = lambda: 1,
@@ -76,20 +89,25 @@ class Gates:
     ) -> None:
         self._places = Places(most, most_hanging)
         self._most_each = most_each
+        self._origins = Origins(most_each_origin)
         self._tuning = tuning or Tuning()
         self._workers = workers
         self._gates: OrderedDict[str, Gate] = OrderedDict()
         self.clock = clock
 
     def of(self, webhook: Webhook) -> Gate:
-        """Return a webhook's gate, with its pace as it is set now.
+        """Return a webhook's gate, with its URL and its pace as they are set now.
 
         A pace is shared by all delivery workers alike, since each has its part of the conversations.
         """
         gate = self.known(webhook.id)
         if gate is None:
-            gate = self._gates[webhook.id] = Gate(self._most_each, self._tuning)
+            gate = self._gates[webhook.id] = Gate(
+                self._most_each, self._tuning, webhook.url, self._origins.share_of(webhook)
+            )
             self._forget_some()
+        elif gate.url != webhook.url:
+            gate.url, gate.share = webhook.url, self._origins.share_of(webhook)
         if webhook.rate_limit is None:
             gate.pace = None
         else:
@@ -124,6 +142,15 @@ class Gates:
             most = max(1, min(most, int(gate.pace.rate * 10)))
         return max(0, most - gate.users)
 
+    def servers(self, webhook_ids: Iterable[str]) -> list[tuple[int, list[str]]]:
+        """Group webhooks by the server that they lead to, each with the room there, as far as they are known."""
+        found: dict[OriginPlaces, list[str]] = {}
+        for webhook_id in webhook_ids:
+            gate = self._gates.get(webhook_id)
+            if gate is not None:
+                found.setdefault(gate.share.origin, []).append(webhook_id)
+        return [(origin.room, webhooks) for origin, webhooks in found.items()]
+
     async def enter(self, gate: Gate, *, first: bool, since: float) -> "Passage | None":
         """Wait for a place for one attempt, since that moment; first tries go before retries. Leave it afterwards.
 
@@ -132,10 +159,10 @@ class Gates:
         gate.users += 1
         passage: Passage | None = None
         try:
-            # The webhook's own place first: while it waits for that, it takes up none of the others'.
+            # The webhook's own place first, then one at its server: who waits takes up none of the others'.
             if await gate.own.take(ASK_AGAIN_S, since):
                 try:
-                    passage = Passage(gate, self._places, await self._places.take(first=first), self.clock())
+                    passage = await self._enter_server(gate, first=first, since=since)
                 finally:
                     if passage is None:
                         gate.own.give_back(None)
@@ -144,40 +171,61 @@ class Gates:
                 gate.users -= 1
         return passage
 
+    async def _enter_server(self, gate: Gate, *, first: bool, since: float) -> "Passage | None":
+        share = gate.share
+        if not await share.take(ASK_AGAIN_S, since):
+            return None
+        try:
+            place = await self._places.take(first=first)
+        except BaseException:
+            share.give_back()
+            raise
+        return Passage(gate, share, self._places, place, self.clock())
+
     def enter_now(self, gate: Gate, *, first: bool) -> "Passage | None":
         """Take a place for one attempt where that needs no waiting; None otherwise."""
         if not gate.own.take_now():
             return None
-        place = self._places.take_now(first=first)
-        if place is None:
-            gate.own.give_back(None)
-            return None
-        gate.users += 1
-        return Passage(gate, self._places, place, self.clock())
+        share = gate.share
+        if share.take_now():
+            place = self._places.take_now(first=first)
+            if place is not None:
+                gate.users += 1
+                return Passage(gate, share, self._places, place, self.clock())
+            share.give_back()
+        gate.own.give_back(None)
+        return None
 
     def _forget_some(self) -> None:
-        for webhook_id, gate in list(islice(self._gates.items(), max(0, len(self._gates) - MOST_GATES))):
-            if gate.idle:
+        # A few at a time: a channel may have more webhooks in use than are kept.
+        for _ in range(min(LOOKED_AT, len(self._gates) - MOST_GATES)):
+            webhook_id, gate = next(iter(self._gates.items()))
+            if gate.idle or (not gate.users and len(self._gates) > 2 * MOST_GATES):
                 del self._gates[webhook_id]
+            else:
+                self._gates.move_to_end(webhook_id)
 
 
 class Passage:
     """One attempt on its way through a gate, from `Gates.enter` to `leave`."""
 
-    __slots__ = ("_gate", "_place", "_places")
+    __slots__ = ("_gate", "_place", "_places", "_share")
 
-    def __init__(self, gate: Gate, places: Places, place: Place, at: float) -> None:
+    def __init__(self, gate: Gate, share: Share, places: Places, place: Place, at: float) -> None:
         self._gate = gate
+        self._share = share
         self._places = places
         self._place = place
-        gate.started[self] = at
+        gate.started[self] = share.origin.started[self] = at
 
     def leave(self, well: bool | None, at: float) -> None:
         """Leave; call this once. `well` says whether the endpoint did its work, None where no attempt was made."""
         gate = self._gate
         lasted = at - gate.started.pop(self)
+        del self._share.origin.started[self]
         if well is not None:
             gate.average_s += LAST_WEIGHS * (lasted - gate.average_s)
         gate.users -= 1
         gate.own.give_back(None if well is None else well and lasted < SLOW_S)
+        self._share.give_back()
         self._places.leave(self._place)

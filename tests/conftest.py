@@ -6,12 +6,17 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from servers import postgres, rabbitmq
 from servers.rabbitmq import clean
 from servers.rabbitmq_node import Node
 
 from broker.registry.migration import migrate
 from broker.topology import Topology
+
+# Both are times on the clock, and a machine that is busy with something else is no fault of what is tested.
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ from broker.api.schemas import (
     WebhookList,
 )
 from broker.api.webhook_fields import refused_target
-from broker.errors import TooManySecrets
+from broker.errors import ChannelFull, TooManySecrets
 from broker.models.inbound import ChannelId
 from broker.settings import Network
 
@@ -58,20 +58,29 @@ class ChannelWebhooksView(AdminEndpoint):
         Security: admin
         Status Codes:
             201: The webhook, with its secret.
+            409: The channel has as many webhooks as it may have.
         """
         check_target(body.url, self.parts.allowed_networks)
-        webhook = await self.parts.webhooks.create(
-            channel_id,
-            url=body.url,
-            verify_token=body.verify_token,
-            events=body.events,
-            headers=body.headers,
-            timeout_s=body.timeout_seconds,
-            retry_schedule=body.retry_schedule,
-            time_to_live_s=body.time_to_live_seconds,
-            rate_limit=body.rate_limit,
-            enabled=body.enabled,
-        )
+        most = self.parts.settings.max_webhooks_per_channel
+        try:
+            webhook = await self.parts.webhooks.create(
+                channel_id,
+                url=body.url,
+                verify_token=body.verify_token,
+                events=body.events,
+                headers=body.headers,
+                timeout_s=body.timeout_seconds,
+                retry_schedule=body.retry_schedule,
+                time_to_live_s=body.time_to_live_seconds,
+                rate_limit=body.rate_limit,
+                enabled=body.enabled,
+                most=most,
+            )
+        except ChannelFull:
+            raise Problem(
+                409,
+                f"A channel has at most {most} webhooks; delete one first, or set POSTBOTE_MAX_WEBHOOKS_PER_CHANNEL.",
+            ) from None
         if webhook is None:
             raise not_found("channel")
         self.request.app[NEWS].changed(channel_id)

@@ -75,13 +75,14 @@ class ChannelWebhooks:
 
     channel: Channel
     webhooks: Sequence[Webhook]
+    _by_id: Mapping[str, Webhook] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_by_id", {webhook.id: webhook for webhook in self.webhooks})
 
     def webhook(self, webhook_id: str) -> Webhook | None:
         """Return one of the webhooks, or None where it is not there."""
-        for webhook in self.webhooks:
-            if webhook.id == webhook_id:
-                return webhook
-        return None
+        return self._by_id.get(webhook_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,10 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, delete, select, update
+from sqlalchemy import ColumnElement, Row, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker.errors import TooManySecrets
+from broker.errors import ChannelFull, TooManySecrets
 from broker.ids import new_id, new_webhook_secret
 from broker.models.records import now
 from broker.registry.channels import channel_of
@@ -52,8 +52,12 @@ class Webhooks:
         time_to_live_s: float | None = None,
         rate_limit: float | None = None,
         enabled: bool = True,
+        most: int | None = None,
     ) -> Webhook | None:
-        """Register a webhook with a new secret; None where there is no such channel."""
+        """Register a webhook with a new secret; None where there is no such channel.
+
+        Raises ChannelFull where the channel has `most` webhooks or more.
+        """
         values = {
             "id": new_id("wh"),
             "channel_id": channel_id,
@@ -72,6 +76,9 @@ class Webhooks:
         async with self._db.write() as connection:
             if not await _changed(connection, channel_id):
                 return None
+            # The channel's row is ours until the end of the transaction, so nobody else adds one meanwhile.
+            if most is not None and await _number_up_to(connection, channel_id, most) >= most:
+                raise ChannelFull
             row = (await connection.execute(webhooks.insert().values(values).returning(webhooks))).one()
         return webhook_of(row)
 
@@ -204,6 +211,12 @@ async def _changed(connection: AsyncConnection, channel_id: str) -> bool:
         update(channels).where(channels.c.id == channel_id).values(revision=channels.c.revision + 1)
     )
     return bool(raised.rowcount)
+
+
+async def _number_up_to(connection: AsyncConnection, channel_id: str, most: int) -> int:
+    """Count a channel's webhooks, at most so many."""
+    some = select(webhooks.c.id).where(webhooks.c.channel_id == channel_id).limit(most).subquery()
+    return (await connection.execute(select(func.count()).select_from(some))).scalar_one()
 
 
 _COLUMNS = [column.name for column in webhooks.c]

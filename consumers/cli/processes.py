@@ -110,9 +110,9 @@ def _run(process: Process, settings: Settings) -> None:
     _raise_file_limit()
     loop_factory = None
     if sys.platform != "win32":
-        import uvloop
+        from consumers.loop import Loop
 
-        loop_factory = uvloop.new_event_loop
+        loop_factory = Loop
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(_until_signalled(process, settings))
 

@@ -52,6 +52,7 @@ async def work_deliver(base: Base, allowed: tuple[Network, ...]) -> None:
         gates = Gates(
             most=settings.max_in_flight,
             most_each=settings.max_in_flight_per_webhook,
+            most_each_origin=settings.max_in_flight_per_origin,
             workers=lambda: workers.number,
             clock=clock,
         )

@@ -1,39 +1,32 @@
-"""Opening connections: the name is resolved, its addresses are judged, one of them is connected to.
+"""Opening connections: a name's addresses are judged, and one of them is connected to.
 
 Judged is what is connected to, after the name is resolved: a name that points inside is refused, also one that
 pointed elsewhere when its webhook was registered.
 """
 
 import asyncio
-import socket
 import ssl
-import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar, cast
+from typing import NamedTuple, TypeVar
 
 import aiohappyeyeballs
 from yarl import URL
 
 from broker.addresses import refusal
 from broker.settings import Network
+from consumers.http.lookups import Address
+from consumers.http.resolver import NameNotResolved, Resolver
+
+__all__ = ["AddressRefused", "NameNotResolved", "Opener", "Origin"]
 
 Protocol = TypeVar("Protocol", bound=asyncio.BaseProtocol)
-#: As `socket.getaddrinfo` gives it.
-Address = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]
 
-#: How long what a name stands for is believed, in seconds; and for how many names it is remembered.
-RESOLVED_S = 30.0
-MOST_NAMES = 10_000
 #: After so many seconds without a connection the next address is tried beside it (RFC 8305, section 5).
 NEXT_ADDRESS_S = 0.25
 
 
 class AddressRefused(OSError):
     """The webhook's host has an address that deliveries must not reach."""
-
-
-class NameNotResolved(OSError):
-    """The webhook's host is not known to the name service, or that does not answer."""
 
 
 class Origin(NamedTuple):
@@ -56,13 +49,18 @@ class Opener:
 
     def __init__(self, allowed: Sequence[Network]) -> None:
         self._allowed = allowed
-        self._resolved: dict[tuple[str, int], tuple[float, list[Address]]] = {}
-        self._resolving: dict[tuple[str, int], asyncio.Task[list[Address]]] = {}
+        self._resolver = Resolver()
         self._tls: ssl.SSLContext | None = None
 
-    async def open(self, origin: Origin, protocol: Callable[[], Protocol]) -> Protocol:
-        """Open a connection. Raises NameNotResolved, AddressRefused, ssl.SSLError or OSError."""
-        addresses = self._judged(await self._addresses(origin.host, origin.port))
+    async def resolve(self, origin: Origin) -> Sequence[Address]:
+        """Return the addresses of an origin, whether allowed or not. Raises NameNotResolved."""
+        return await self._resolver.resolve(origin.host, origin.port)
+
+    async def open(
+        self, origin: Origin, resolved: Sequence[Address], protocol: Callable[[], Protocol]
+    ) -> Protocol:
+        """Open a connection to one of the addresses of an origin. Raises AddressRefused, ssl.SSLError or OSError."""
+        addresses = self._judged(resolved)
         connected = await aiohappyeyeballs.start_connection(
             addresses, happy_eyeballs_delay=NEXT_ADDRESS_S, interleave=1
         )
@@ -79,12 +77,9 @@ class Opener:
             raise
         return made
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """End the questions to the name service."""
-        tasks = list(self._resolving.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        self._resolver.close()
 
     def _judged(self, addresses: Sequence[Address]) -> list[Address]:
         reasons = [refusal(address[4][0], self._allowed) for address in addresses]
@@ -95,34 +90,6 @@ class Opener:
                 "network to POSTBOTE_WEBHOOK_ALLOW_NETWORKS"
             )
         return allowed
-
-    async def _addresses(self, host: str, port: int) -> list[Address]:
-        known = self._resolved.get((host, port))
-        if known is not None and time.monotonic() - known[0] < RESOLVED_S:
-            return known[1]
-        task = self._resolving.get((host, port))
-        if task is None:
-            # One question for all who ask at the same moment, which those who give up leave to the others.
-            task = self._resolving[host, port] = asyncio.create_task(self._resolve(host, port))
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return await asyncio.shield(task)
-
-    async def _resolve(self, host: str, port: int) -> list[Address]:
-        try:
-            found = await asyncio.get_running_loop().getaddrinfo(
-                host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
-            )
-            if not found:
-                raise NameNotResolved(f"{host} has no addresses")
-            while len(self._resolved) >= MOST_NAMES:
-                del self._resolved[next(iter(self._resolved))]
-            addresses = cast("list[Address]", found)
-            self._resolved[host, port] = (time.monotonic(), addresses)
-            return addresses
-        except (socket.gaierror, UnicodeError) as error:
-            raise NameNotResolved(f"{host} cannot be resolved: {error}") from error
-        finally:
-            del self._resolving[host, port]
 
     def _context(self) -> ssl.SSLContext:
         if self._tls is None:

@@ -30,13 +30,15 @@ class Pool:
     async def exchange(self, origin: Origin, request: bytes, timeout_s: float) -> Answer:
         """Send a request, and return its answer.
 
-        Raises TimeoutError without one in time, BrokenAnswer, ssl.SSLError or another OSError.
+        Raises NameNotResolved, TimeoutError without an answer in time, BrokenAnswer, ssl.SSLError or another OSError.
         """
-        until = self._loop.time() + timeout_s
         connection = self._take_idle(origin)
+        # The wait for a name is bounded by itself, and none of the endpoint's time.
+        resolved = await self._opener.resolve(origin) if connection is None else ()
+        until = self._loop.time() + timeout_s
         if connection is None:
             async with asyncio.timeout_at(until):
-                connection = await self._opener.open(origin, lambda: self._made(origin))
+                connection = await self._opener.open(origin, resolved, lambda: self._made(origin))
             if connection.open:
                 self._all.add(connection)
         waiter = connection.exchange(request)
@@ -55,7 +57,7 @@ class Pool:
             self._sweeping.cancel()
         for connection in self._all:
             connection.abort()
-        await self._opener.close()
+        self._opener.close()
         while self._all:
             self._emptied.clear()
             await self._emptied.wait()

@@ -276,3 +276,34 @@ async def test_an_event_pattern_that_no_event_matches_is_told_which_events_there
     webhook = await api.webhook(channel["id"], events=["response.generic"])
     patched = await api.call("PATCH", f"/v1/webhooks/{webhook['id']}", {"events": ["#.carousel"]})
     assert patched.status == 422
+
+
+async def test_a_channel_has_no_more_webhooks_than_it_may_have(serve, parts):
+    settings = parts.settings.model_copy(update={"max_webhooks_per_channel": 3})
+    api = await serve(settings=settings)
+    channel, other = await api.channel(), await api.channel()
+    made = [await api.webhook(channel["id"]) for _ in range(3)]
+    revision = (await parts.channels.get(channel["id"])).revision
+    body = {"url": "https://example.com/one-more"}
+    answer = await api.call("POST", f"/v1/channels/{channel['id']}/webhooks", body)
+    assert answer.status == 409
+    problem = await answer.json()
+    assert "at most 3 webhooks" in problem["detail"]
+    assert "POSTBOTE_MAX_WEBHOOKS_PER_CHANNEL" in problem["detail"]
+    assert (await parts.channels.get(channel["id"])).revision == revision, "nobody reads it anew for nothing"
+    await api.webhook(other["id"])
+    assert (await api.call("DELETE", f"/v1/webhooks/{made[0]['id']}")).status == 204
+    await api.webhook(channel["id"])
+
+
+async def test_a_channel_with_more_webhooks_than_it_may_have_keeps_those_it_has(serve, parts):
+    api = await serve(settings=parts.settings.model_copy(update={"max_webhooks_per_channel": 1}))
+    channel = await api.channel()
+    made = [await parts.webhooks.create(channel["id"], url="https://example.com/") for _ in range(3)]
+    assert (await api.call("PATCH", f"/v1/webhooks/{made[0].id}", {"enabled": False})).status == 200
+    listed = await api.call("GET", f"/v1/channels/{channel['id']}/webhooks")
+    assert len((await listed.json())["items"]) == 3
+    refused = await api.call(
+        "POST", f"/v1/channels/{channel['id']}/webhooks", {"url": "https://example.com/"}
+    )
+    assert refused.status == 409

@@ -1,6 +1,7 @@
 """Parts of a delivery worker on a real registry, with an endpoint that answers as it is told."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -35,15 +36,23 @@ class Endpoint:
         self.tried: list[tuple[str, int]] = []
         self.failing: dict[str, int] = {}
         self.hanging: set[str] = set()
+        #: How many attempts are in flight to each URL, and how many were at the most.
+        self.in_flight: Counter[str] = Counter()
+        self.most_in_flight: Counter[str] = Counter()
         self.changed = asyncio.Event()
 
     async def post(
         self, channel: Channel, webhook: Webhook, response: BotResponse, delivery_id: str, number: int
     ) -> Outcome:
         """Answer one attempt."""
-        await asyncio.sleep(0)
-        if webhook.id in self.hanging:
-            await asyncio.get_running_loop().create_future()
+        self.in_flight[webhook.url] += 1
+        self.most_in_flight |= self.in_flight
+        try:
+            await asyncio.sleep(0)
+            if webhook.id in self.hanging:
+                await asyncio.get_running_loop().create_future()
+        finally:
+            self.in_flight[webhook.url] -= 1
         status = self.failing.get(webhook.id, 200)
         self.tried.append((webhook.id, response.message_counter))
         if status < 300:

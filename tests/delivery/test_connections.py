@@ -287,7 +287,10 @@ async def test_who_gives_up_waiting_takes_the_connection_along(serving: Serving)
 async def test_who_gives_up_an_exchange_that_has_ended_does_not_break_the_next_one(serving: Serving) -> None:
     async with serving(always(OK)) as (server, _):
         opener = Opener(LOOPBACK)
-        connection = await opener.open(server.origin, lambda: Connection(lambda _: None, lambda _: None))
+        resolved = await opener.resolve(server.origin)
+        connection = await opener.open(
+            server.origin, resolved, lambda: Connection(lambda _: None, lambda _: None)
+        )
         first = connection.exchange(REQUEST)
         await first
         second = connection.exchange(REQUEST)
@@ -296,7 +299,7 @@ async def test_who_gives_up_an_exchange_that_has_ended_does_not_break_the_next_o
         assert (await second).status == 200
         connection.abort()
         await server.emptied()
-        await opener.close()
+        opener.close()
 
 
 @pytest.mark.parametrize(

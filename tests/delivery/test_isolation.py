@@ -73,6 +73,20 @@ async def test_what_a_hanging_webhook_holds_spills_and_the_partition_goes_on(wor
     await session.stop(0)
 
 
+async def test_many_webhooks_with_one_url_are_no_way_around_the_limit_of_each(worker: Worker) -> None:
+    url = "https://one.example/hook"
+    many = [await worker.webhooks.create(worker.channel.id, url=url) for _ in range(80)]
+    worker.endpoint.hanging.update(each.id for each in many if each is not None)
+    good = await hook(worker)
+    session = worker.session()
+    # No more than may be held for those in trouble: the others' room is what counts here.
+    await session.take([one for user in users(20) for one in worker.says(user)])
+    await until(lambda: all(worker.order(good.id, user) == [1] for user in users(20)), "the good one has all")
+    await worker.queue.until(1)
+    assert worker.endpoint.most_in_flight[url] <= 128, "as many as one server may have"
+    await session.stop(0)
+
+
 async def test_a_pace_is_kept_and_holds_up_nobody_else(worker: Worker) -> None:
     slow, quick = await hook(worker, rate_limit=50.0), await hook(worker)
     session = worker.session()

@@ -61,6 +61,24 @@ async def stage(node: ProgramNode, vhost: str, fault_database: str, tmp_path: Pa
         yield set_up
 
 
+@pytest.fixture
+async def untroubled(
+    node: ProgramNode,
+    fault_postgres: PostgresProgram,
+    fault_template: str,
+    tmp_path: Path,
+) -> AsyncIterator[Stage]:
+    """Set a second stage beside the first: the same deployment, with nothing that hangs."""
+    vhost = add_vhost(node)
+    folder = tmp_path / "untroubled"
+    folder.mkdir()
+    async with (
+        database_of_its_own(fault_postgres, fault_template) as url,
+        staged(node.url + vhost, url, folder) as stage,
+    ):
+        yield stage
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the table of faults."""
     if REPORT.verdicts:

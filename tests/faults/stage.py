@@ -81,6 +81,8 @@ class Stage:
     channels: list[Channel] = field(default_factory=list)
     subscribers: list[Subscriber] = field(default_factory=list)
     strikes: list[Strike] = field(default_factory=list)
+    #: What runs each process, as in `Process`.
+    before: Sequence[str] = ()
 
     @property
     def api(self) -> Api:
@@ -95,7 +97,7 @@ class Stage:
             more["POSTBOTE_PORT"] = str(port)
             self.bases.append(f"http://127.0.0.1:{port}")
         log = self.folder / f"{len(self.workers)}-{command}.log"
-        worker = Worker(command, {**self.environment, **more}, log)
+        worker = Worker(command, {**self.environment, **more}, log, self.before)
         self.workers.append(worker)
         await worker.start()
         return worker

@@ -3,23 +3,16 @@
 import asyncio
 import statistics
 import time
-from collections.abc import AsyncIterator
-from datetime import datetime
-from pathlib import Path
 
 import asyncpg
 import pytest
 from backlog_rows import make_backlog
 from behaviours import hangs
-from broker_place import add_vhost
-from database_place import database_of_its_own
+from latency import p99_of
 from load import Load
 from receivers import Receiver, opened
-from servers.postgres_program import PostgresProgram
 from servers.process import free_port
-from servers.rabbitmq_program import ProgramNode
-from stage import Stage, Worker, staged
-from verdict import quantile, read_said
+from stage import Stage, Worker
 
 HEALTHY, HANGING = 45, 5
 #: Deliveries a second to the healthy ones.
@@ -32,42 +25,6 @@ LANES = 10_000
 LEAST_THROUGHPUT = 0.9
 MOST_MEMORY_MB, MOST_GROWTH_MB = 300.0, 100.0
 MESSAGES, ROUNDS = 4_000, 6
-
-
-async def p99_of(stage: Stage, load: Load, receivers: list[Receiver]) -> float:
-    """Return the 99th percentile of the time from the bot's saying something to its arrival, in seconds."""
-    said = {
-        (response.user, response.counter): datetime.fromisoformat(response.created).timestamp()
-        for responses in (await read_said(stage.api, load)).values()
-        for response in responses
-    }
-    return quantile(
-        [
-            arrival.wall - said[(arrival.user, arrival.counter)]
-            for receiver in receivers
-            for arrival in receiver.arrivals
-            if arrival.accepted and (arrival.user, arrival.counter) in said
-        ],
-        0.99,
-    )
-
-
-@pytest.fixture
-async def untroubled(
-    node: ProgramNode,
-    fault_postgres: PostgresProgram,
-    fault_template: str,
-    tmp_path: Path,
-) -> AsyncIterator[Stage]:
-    """Set a second stage beside the first: the same deployment, with nothing that hangs."""
-    vhost = add_vhost(node)
-    folder = tmp_path / "untroubled"
-    folder.mkdir()
-    async with (
-        database_of_its_own(fault_postgres, fault_template) as url,
-        staged(node.url + vhost, url, folder) as stage,
-    ):
-        yield stage
 
 
 @pytest.mark.long

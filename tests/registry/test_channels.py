@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import func, select
 
-from broker.errors import TooManySecrets
+from broker.errors import ChannelFull, TooManySecrets
 from broker.ids import token_hash
 from broker.models.records import now
 from broker.registry.channels import Channels
@@ -272,6 +272,23 @@ async def test_webhooks_are_listed_newest_first_page_by_page(database: Database)
         found += page.items
         cursor = page.next_cursor
     assert (found, cursor) == (expected, None)
+
+
+async def test_no_more_webhooks_are_made_than_there_may_be_however_many_are_asked_for_at_once(
+    database: Database,
+) -> None:
+    store = Webhooks(database)
+    channel, _ = await Channels(database).create("a", {})
+    made = await asyncio.gather(
+        *(store.create(channel.id, url=f"https://example.com/{n}", most=3) for n in range(12)),
+        return_exceptions=True,
+    )
+    assert sum(isinstance(each, Webhook) for each in made) == 3
+    assert sum(isinstance(each, ChannelFull) for each in made) == 9
+    found = await store.of_channel(channel.id)
+    assert found is not None
+    assert len(found.webhooks) == 3
+    assert found.channel.revision == 4
 
 
 async def test_deleting_a_channel_deletes_what_is_its_own(
