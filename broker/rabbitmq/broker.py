@@ -1,9 +1,9 @@
 """The broker port on RabbitMQ: two connections, one topology."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import structlog
 from aiormq.abc import AbstractConnection
@@ -12,15 +12,25 @@ from aiormq.exceptions import ChannelNotFoundEntity
 from broker.errors import TopologyMismatch
 from broker.port import Announcements, Envelope, Subscription
 from broker.rabbitmq.announcements import Announcer, RabbitAnnouncements
+from broker.rabbitmq.calls import within
 from broker.rabbitmq.declare import make_sure
-from broker.rabbitmq.link import PREPARE_TIMEOUT_S, TROUBLE, Link, backoff, closings_told, describe
+from broker.rabbitmq.link import PREPARE_TIMEOUT_S, TROUBLE, Link, backoff, describe
 from broker.rabbitmq.publisher import Publisher
 from broker.rabbitmq.subscription import RabbitSubscription
 from broker.topology import CONTROL, Topology
 
 log = structlog.get_logger()
 
-T = TypeVar("T")
+
+class Hold(Protocol):
+    """What is held on the consuming connection until it is closed."""
+
+    async def close(self) -> None:
+        """Give it up."""
+        ...
+
+
+H = TypeVar("H", bound=Hold)
 
 #: Seconds that the broker may take to begin serving a subscription.
 SUBSCRIBE_TIMEOUT_S = 10.0
@@ -92,8 +102,9 @@ class RabbitBroker:
         """Close both connections; publishes that are on their way end with BrokerUnavailable."""
         await self._publisher.close()
         await asyncio.gather(self._publishing.close(), self._consuming.close())
+        await self._publisher.closed()
 
-    async def _hold(self, queue: str, open_on: Callable[[AbstractConnection], Awaitable[T]]) -> T:
+    async def _hold(self, queue: str, open_on: Callable[[AbstractConnection], Coroutine[Any, Any, H]]) -> H:
         failures = 0
         while True:
             try:
@@ -105,20 +116,21 @@ class RabbitBroker:
             await asyncio.sleep(backoff(failures))
             failures += 1
 
-    async def _open(self, open_on: Callable[[AbstractConnection], Awaitable[T]]) -> T:
+    async def _open(self, open_on: Callable[[AbstractConnection], Coroutine[Any, Any, H]]) -> H:
         connection = await self._consuming.ready()
-        with closings_told():
-            try:
-                async with asyncio.timeout(SUBSCRIBE_TIMEOUT_S):
-                    return await open_on(connection)
-            except ChannelNotFoundEntity:
-                # Somebody deleted the queue while the connection stood.
-                async with asyncio.timeout(PREPARE_TIMEOUT_S):
-                    await self._make_sure(connection)
-            async with asyncio.timeout(SUBSCRIBE_TIMEOUT_S):
-                return await open_on(connection)
+        try:
+            return await within(SUBSCRIBE_TIMEOUT_S, open_on(connection), _give_up)
+        except ChannelNotFoundEntity:
+            # Somebody deleted the queue while the connection stood.
+            await self._make_sure(connection)
+        return await within(SUBSCRIBE_TIMEOUT_S, open_on(connection), _give_up)
 
     async def _make_sure(self, connection: AbstractConnection) -> None:
         # One at a time: both connections come up together, and the second then finds all in place.
-        async with self._declaring:
-            await make_sure(connection, self._topology)
+        async with asyncio.timeout(2 * PREPARE_TIMEOUT_S), self._declaring:
+            await within(PREPARE_TIMEOUT_S, make_sure(connection, self._topology))
+
+
+async def _give_up(hold: Hold) -> None:
+    # Nobody waits for it any more, and the queue is another's to hold.
+    await hold.close()

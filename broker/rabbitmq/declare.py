@@ -1,7 +1,7 @@
 """Makes sure that the broker holds the exchanges, queues and bindings of broker.topology, and no others."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from aiormq.abc import AbstractChannel, AbstractConnection
 from aiormq.exceptions import (
@@ -14,7 +14,7 @@ from pamqp.common import FieldValue
 
 from broker.errors import TopologyMismatch
 from broker.partitions import partition_word
-from broker.rabbitmq.link import TROUBLE
+from broker.rabbitmq.link import close_channel
 from broker.topology import Exchange, Queue, Topology, inbound_queue
 
 
@@ -145,5 +145,4 @@ async def _channel(connection: AbstractConnection) -> AsyncIterator[AbstractChan
     finally:
         # Refusals close it from the other side already.
         if not channel.is_closed:
-            with suppress(*TROUBLE):
-                await channel.close()
+            await close_channel(channel)

@@ -9,18 +9,19 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from enum import Enum
 
 import aio_pika
 import structlog
-from aiormq.abc import AbstractConnection
+from aiormq.abc import AbstractChannel, AbstractConnection
 from aiormq.exceptions import AMQPError, ConnectionClosed, ProbableAuthenticationError
 from pamqp.common import FieldTable
 from yarl import URL
 
 from broker.errors import BrokerUnavailable, TopologyMismatch
+from broker.rabbitmq.calls import within
 from broker.rabbitmq.sieve import Sieve
 from broker.rabbitmq.transport import Line, SiftedTransport
 
@@ -35,27 +36,15 @@ PREPARE_TIMEOUT_S = 30.0
 #: Seconds before the second try, doubled with every further one up to the longest.
 FIRST_BACKOFF_S = 0.2
 LONGEST_BACKOFF_S = 2.0
-#: Seconds that saying goodbye may take: a node under an alarm does not read what we send.
+#: Seconds that closing an AMQP channel may take: a node under an alarm does not read what we send.
 CLOSE_TIMEOUT_S = 3.0
+#: Seconds that closing a connection may take; then its socket is closed all the same. Less than a process has left
+#: after its grace.
+FAREWELL_S = 1.0
 
 #: What the client library raises when the other side is away, refuses, or answers nonsense. RuntimeError is
 #: how it tells of a connection that closed under a call.
 TROUBLE = (AMQPError, OSError, TimeoutError, RuntimeError)
-
-
-@contextmanager
-def closings_told() -> Iterator[None]:
-    """Turn the CancelledError by which the library tells of a connection that closed under a call into an OSError.
-
-    Nobody cancelled this task then, and whoever took it for that would end without a word.
-    """
-    try:
-        yield
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        raise ConnectionError("the connection was closed") from None
 
 
 class State(Enum):
@@ -68,7 +57,10 @@ class State(Enum):
 
 
 class Link:
-    """Keeps one connection up until closed; `prepare` runs on each new one before anyone else gets it."""
+    """Keeps one connection up until closed; `prepare` runs on each new one before anyone else gets it.
+
+    `prepare` has a timeout of its own, and raises what the client library raises or TopologyMismatch.
+    """
 
     def __init__(self, url: str, name: str, prepare: Callable[[AbstractConnection], Awaitable[None]]) -> None:
         # The library tells of one cut several times, with tracebacks. The events below tell it once.
@@ -140,8 +132,7 @@ class Link:
         self._turn(State.CONNECTING)
         while True:
             try:
-                with closings_told():
-                    connection = await self._connect()
+                connection = await self._connect()
             except TopologyMismatch as mismatch:
                 if self._mismatch is None:
                     log.error("broker.mismatch", link=self._name, reason=str(mismatch))
@@ -165,14 +156,12 @@ class Link:
         line = Line(Sieve(asyncio.get_running_loop().time))
         opened.kwargs["transport_factory"] = SiftedTransport(line)
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await opened.connect()
+            await within(CONNECT_TIMEOUT_S, opened.connect())
             assert opened.transport is not None
             connection = opened.transport.connection
-            async with asyncio.timeout(PREPARE_TIMEOUT_S):
-                await self._prepare(connection)
+            await self._prepare(connection)
         except BaseException:
-            await _farewell(opened)
+            await _farewell(opened, line)
             raise
         self._opened = opened
         self.line = line
@@ -199,7 +188,7 @@ class Link:
             self._connection = None
             self._turn(State.CONNECTING)
             if self._opened is not None:
-                await _farewell(self._opened)
+                await _farewell(self._opened, self.line)
 
 
 def backoff(failures: int) -> float:
@@ -232,14 +221,16 @@ def describe(error: BaseException | None) -> str:
     return " ".join((str(error) or type(error).__name__).split())
 
 
-async def _farewell(connection: aio_pika.Connection) -> None:
-    closing = asyncio.ensure_future(connection.close(ConnectionClosed(0, "closed by this process")))
+async def close_channel(channel: AbstractChannel) -> None:
+    """Close an AMQP channel, as far as the broker answers in time."""
+    with suppress(*TROUBLE):
+        await within(CLOSE_TIMEOUT_S, channel.close())
+
+
+async def _farewell(connection: aio_pika.Connection, line: Line) -> None:
     try:
-        await asyncio.wait({closing}, timeout=CLOSE_TIMEOUT_S)
+        with suppress(Exception):
+            await within(FAREWELL_S, connection.close(ConnectionClosed(0, "closed by this process")))
     finally:
-        if closing.done():
-            with suppress(asyncio.CancelledError, Exception):
-                closing.result()
-        else:
-            closing.cancel()
-            closing.add_done_callback(lambda done: done.cancelled() or done.exception())
+        # Whatever the library still waits for on this connection ends with it.
+        line.end()
