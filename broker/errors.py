@@ -4,6 +4,7 @@
     ├── SettingsError            at the start: a setting is missing or contradicts another
     ├── BrokerError              taking in or handing out queue messages
     │   ├── BrokerUnavailable    the broker cannot take it now; trying again later is right
+    │   ├── BrokerRefused        the broker refuses this client; somebody has to change a setting, here or there
     │   ├── SubscriptionLost     the subscription ended; what was unacked comes again
     │   └── TopologyMismatch     the broker holds queues of another shape than the settings ask for
     └── RegistryError            reading or writing the database
@@ -31,6 +32,10 @@ class BrokerError(PostboteError):
 
 class BrokerUnavailable(BrokerError):
     """The broker cannot take messages at the moment; try again shortly."""
+
+
+class BrokerRefused(BrokerError):
+    """The broker refuses this client: its user, its virtual host, or what it needs."""
 
 
 class SubscriptionLost(BrokerError):

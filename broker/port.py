@@ -72,10 +72,11 @@ class Announcements(Protocol):
 class Broker(Protocol):
     """Publishes to exchanges and subscribes to queues of broker.topology."""
 
-    async def start(self) -> None:
+    async def start(self, *, patient: bool = True) -> None:
         """Connect and make sure of the topology; waits for the broker as long as it takes.
 
-        Raises TopologyMismatch where the broker holds another number of partitions, or other queues.
+        Raises TopologyMismatch where the broker holds another number of partitions, or other queues; and
+        BrokerRefused where it refuses this client, unless `patient` waits for that to be mended too.
         """
         ...
 

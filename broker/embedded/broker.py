@@ -63,8 +63,8 @@ class EmbeddedBroker:
         self._holds: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._listeners: set[EmbeddedAnnouncements] = set()
 
-    async def start(self) -> None:
-        """Open the file. Raises BrokerError where another process has it, or TopologyMismatch."""
+    async def start(self, *, patient: bool = True) -> None:
+        """Open the file. Raises BrokerError where another process has it, or TopologyMismatch; nobody is refused."""
         try:
             self._file = await self._in_thread(lambda: QueueFile(self._path, self._topology))
             self._number = await self._in_thread(self._file.highest)

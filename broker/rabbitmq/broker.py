@@ -9,13 +9,14 @@ import structlog
 from aiormq.abc import AbstractConnection
 from aiormq.exceptions import ChannelNotFoundEntity
 
-from broker.errors import TopologyMismatch
+from broker.errors import BrokerRefused, TopologyMismatch
 from broker.port import Announcements, Envelope, Subscription
 from broker.rabbitmq.announcements import Announcer, RabbitAnnouncements
 from broker.rabbitmq.calls import within
 from broker.rabbitmq.declare import make_sure
 from broker.rabbitmq.link import PREPARE_TIMEOUT_S, TROUBLE, Link, backoff, describe
 from broker.rabbitmq.publisher import Publisher
+from broker.rabbitmq.refusals import too_few_channels
 from broker.rabbitmq.subscription import RabbitSubscription
 from broker.topology import CONTROL, Topology
 
@@ -51,16 +52,16 @@ class RabbitBroker:
         self._publisher = Publisher(self._publishing, publish_timeout_s)
         self._announcer = Announcer(self._publishing)
 
-    async def start(self) -> None:
+    async def start(self, *, patient: bool = True) -> None:
         """Connect and make sure of the topology; waits for the broker as long as it takes.
 
-        Raises TopologyMismatch.
+        Raises TopologyMismatch, and BrokerRefused where it is not `patient`.
         """
         self._publishing.start()
         self._consuming.start()
         try:
-            await self._publishing.ready()
-            await self._consuming.ready()
+            await self._publishing.ready(patient=patient)
+            await self._consuming.ready(patient=patient)
         except BaseException:
             await self.close()
             raise
@@ -126,6 +127,9 @@ class RabbitBroker:
         return await within(SUBSCRIBE_TIMEOUT_S, open_on(connection), _give_up)
 
     async def _make_sure(self, connection: AbstractConnection) -> None:
+        tune = connection.connection_tune
+        if (refusal := too_few_channels(tune.channel_max, self._topology.partitions)) is not None:
+            raise BrokerRefused(refusal)
         # One at a time: both connections come up together, and the second then finds all in place.
         async with asyncio.timeout(2 * PREPARE_TIMEOUT_S), self._declaring:
             await within(PREPARE_TIMEOUT_S, make_sure(connection, self._topology))

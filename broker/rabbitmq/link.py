@@ -20,8 +20,9 @@ from aiormq.exceptions import AMQPError, ConnectionClosed, ProbableAuthenticatio
 from pamqp.common import FieldTable
 from yarl import URL
 
-from broker.errors import BrokerUnavailable, TopologyMismatch
+from broker.errors import BrokerRefused, BrokerUnavailable, TopologyMismatch
 from broker.rabbitmq.calls import within
+from broker.rabbitmq.refusals import ClosingWords, why_refused
 from broker.rabbitmq.sieve import Sieve
 from broker.rabbitmq.transport import Line, SiftedTransport
 
@@ -36,6 +37,8 @@ PREPARE_TIMEOUT_S = 30.0
 #: Seconds before the second try, doubled with every further one up to the longest.
 FIRST_BACKOFF_S = 0.2
 LONGEST_BACKOFF_S = 2.0
+#: Seconds after which a connection counts as one that holds: one that is lost sooner is a failure like the others.
+STEADY_S = 5.0
 #: Seconds that closing an AMQP channel may take: a node under an alarm does not read what we send.
 CLOSE_TIMEOUT_S = 3.0
 #: Seconds that closing a connection may take; then its socket is closed all the same. Less than a process has left
@@ -56,6 +59,13 @@ class State(Enum):
     CLOSED = "closed"
 
 
+#: What a failure to connect is called in the log, where it is not the broker's being away.
+_EVENTS: dict[type[BaseException], str] = {
+    TopologyMismatch: "broker.mismatch",
+    BrokerRefused: "broker.refused",
+}
+
+
 class Link:
     """Keeps one connection up until closed; `prepare` runs on each new one before anyone else gets it.
 
@@ -74,6 +84,7 @@ class Link:
         self._connection: AbstractConnection | None = None
         self._opened: aio_pika.Connection | None = None
         self._mismatch: TopologyMismatch | None = None
+        self._refusal: BrokerRefused | None = None
         self._reason = "it has not been connected to yet"
         self._changed = asyncio.Event()
         self._dropped = asyncio.Event()
@@ -89,10 +100,11 @@ class Link:
         if self._task is None and self.state is State.IDLE:
             self._task = asyncio.create_task(self._run(), name=f"link-{self._name}")
 
-    async def ready(self) -> AbstractConnection:
+    async def ready(self, *, patient: bool = True) -> AbstractConnection:
         """Wait for the connection, as long as the caller's own timeout allows.
 
-        Raises TopologyMismatch while the broker's queues do not fit, BrokerUnavailable after close.
+        Raises TopologyMismatch while the broker's queues do not fit, BrokerUnavailable after close; and
+        BrokerRefused while the broker refuses us, where that is not waited out (`patient`).
         """
         while True:
             if self._connection is not None:
@@ -101,6 +113,8 @@ class Link:
                 raise BrokerUnavailable("The connection to RabbitMQ was closed by this process.")
             if self._mismatch is not None:
                 raise TopologyMismatch(str(self._mismatch))
+            if self._refusal is not None and not patient:
+                raise BrokerRefused(self.trouble())
             await self._changed.wait()
 
     def trouble(self) -> str:
@@ -128,25 +142,34 @@ class Link:
         changed.set()
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
         failures = 0
+        told = ""
         self._turn(State.CONNECTING)
         while True:
             try:
                 connection = await self._connect()
-            except TopologyMismatch as mismatch:
-                if self._mismatch is None:
-                    log.error("broker.mismatch", link=self._name, reason=str(mismatch))
-                self._mismatch = mismatch
-                self._reason = str(mismatch)
-                self._turn(State.CONNECTING)
-            except TROUBLE as error:
-                self._mismatch = None
+            except (TopologyMismatch, BrokerRefused, *TROUBLE) as error:
+                self._mismatch = error if isinstance(error, TopologyMismatch) else None
+                self._refusal = error if isinstance(error, BrokerRefused) else None
                 self._reason = describe(error)
-                if failures == 0:
-                    log.warning("broker.unreachable", link=self._name, url=self._shown, reason=self._reason)
+                event = _EVENTS.get(type(error), "broker.unreachable")
+                if event != told:
+                    told = event
+                    log.log(
+                        logging.WARNING if event == "broker.unreachable" else logging.ERROR,
+                        event,
+                        link=self._name,
+                        url=self._shown,
+                        reason=self._reason,
+                    )
+                self._turn(State.CONNECTING)
             else:
-                failures = 0
+                told = ""
+                since = loop.time()
                 await self._stay(connection)
+                if loop.time() - since >= STEADY_S:
+                    failures = 0
             await asyncio.sleep(backoff(failures))
             failures += 1
 
@@ -154,15 +177,21 @@ class Link:
         properties: FieldTable = {"connection_name": f"postbote {self._name}"}
         opened = aio_pika.Connection(self._url, client_properties=properties)
         line = Line(Sieve(asyncio.get_running_loop().time))
+        words = ClosingWords()
+        line.sieve.pass_to(0, words)
         opened.kwargs["transport_factory"] = SiftedTransport(line)
         try:
             await within(CONNECT_TIMEOUT_S, opened.connect())
             assert opened.transport is not None
             connection = opened.transport.connection
             await self._prepare(connection)
-        except BaseException:
+        except BaseException as error:
             await _farewell(opened, line)
-            raise
+            if not words.text or not isinstance(error, TROUBLE):
+                raise
+            url = opened.url
+            refusal = why_refused(words.code, words.text, url.user or "guest", url.path[1:] or "/")
+            raise (BrokerRefused(refusal) if refusal else ConnectionError(words.text)) from None
         self._opened = opened
         self.line = line
         return connection
@@ -173,7 +202,7 @@ class Link:
             self._dropped = asyncio.Event()
             dropped = asyncio.create_task(self._dropped.wait())
             self.generation += 1
-            self._mismatch = None
+            self._mismatch = self._refusal = None
             self._connection = connection
             self._turn(State.OPEN)
             log.info("broker.connected", link=self._name, url=self._shown, generation=self.generation)

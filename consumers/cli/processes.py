@@ -63,7 +63,8 @@ async def _migrate(settings: Settings) -> None:
         # So that the other processes need no right to declare anything.
         broker = make_broker(settings)
         try:
-            await broker.start()
+            # Whoever runs it is there to mend what the broker refuses.
+            await broker.start(patient=False)
         finally:
             await broker.close()
         log.info("broker.declared", partitions=settings.partitions)
