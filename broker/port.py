@@ -89,6 +89,13 @@ class Broker(Protocol):
         """
         ...
 
+    def copy(self, envelope: Envelope) -> None:
+        """Give whoever has bound a queue to `postbote.responses` a copy of a response, soon: never blocks or fails.
+
+        A copy may come twice, and is lost where such a queue refuses it, or this process dies.
+        """
+        ...
+
     def subscribe(self, queue: str, prefetch: int) -> AbstractAsyncContextManager[Subscription]:
         """Hold a queue, with at most `prefetch` messages taken and unacknowledged at a time.
 

@@ -16,7 +16,7 @@ from broker.registry.records import DeadLetter
 from broker.topology import (
     INBOUND,
     MESSAGES,
-    RESPONSES,
+    OUTBOUND,
     UNROUTED,
     Topology,
     inbound_key,
@@ -28,7 +28,7 @@ M = TypeVar("M", bound=BaseModel)
 
 #: What AMQP 0-9-1 allows, in bytes.
 LONGEST_KEY = 255
-_OF_STAGE = {"intake": MESSAGES, "bot": INBOUND, "delivery": RESPONSES}
+_OF_STAGE = {"intake": MESSAGES, "bot": INBOUND, "delivery": OUTBOUND}
 #: Where the broker gave a message up by itself; written by it on the dead letter.
 _FIRST_QUEUE = "x-first-death-queue"
 
@@ -51,7 +51,7 @@ def return_address(letter: DeadLetter, topology: Topology) -> ReturnAddress | st
             return f"nothing says which queue it came from: its stage is {letter.stage!r}"
         case _ if exchange == INBOUND:
             return _to_bot(letter, topology)
-        case _ if exchange == RESPONSES:
+        case _ if exchange == OUTBOUND:
             return _to_delivery(letter, topology)
     return ReturnAddress(MESSAGES, _envelope(letter, letter.id, letter.routing_key))
 
@@ -64,7 +64,7 @@ def _exchange_of(letter: DeadLetter) -> str | None:
         return MESSAGES
     if queue.startswith(f"{INBOUND}."):
         return INBOUND
-    return RESPONSES if queue.startswith(outbound_queue("")) else None
+    return OUTBOUND if queue.startswith(outbound_queue("")) else None
 
 
 def _to_bot(letter: DeadLetter, topology: Topology) -> ReturnAddress | str:
@@ -80,10 +80,10 @@ def _to_bot(letter: DeadLetter, topology: Topology) -> ReturnAddress | str:
 def _to_delivery(letter: DeadLetter, topology: Topology) -> ReturnAddress | str:
     response = _read(BotResponse, letter.body)
     if response is None:
-        return _as_it_was(letter, RESPONSES, topology)
+        return _as_it_was(letter, OUTBOUND, topology)
     partition = partition_of(conversation_key(response.channel_id, response.user_id), topology.partitions)
     key = response_key(response.channel_id, response.kind, partition)
-    return ReturnAddress(RESPONSES, _envelope(letter, response.id, key))
+    return ReturnAddress(OUTBOUND, _envelope(letter, response.id, key))
 
 
 def _as_it_was(letter: DeadLetter, exchange: str, topology: Topology) -> ReturnAddress | str:

@@ -89,6 +89,9 @@ class EmbeddedBroker:
                 added.append((self._number, queue, envelope))
             await self._publications.submit(added)
 
+    def copy(self, envelope: Envelope) -> None:
+        """Do nothing: no queue of anybody else's is in this file."""
+
     @asynccontextmanager
     async def subscribe(self, queue: str, prefetch: int) -> AsyncIterator[Subscription]:
         """Hold a queue; another subscriber of it waits until the hold is given up."""

@@ -13,6 +13,7 @@ from broker.errors import BrokerRefused, TopologyMismatch
 from broker.port import Announcements, Envelope, Subscription
 from broker.rabbitmq.announcements import Announcer, RabbitAnnouncements
 from broker.rabbitmq.calls import within
+from broker.rabbitmq.copies import Copies
 from broker.rabbitmq.declare import make_sure
 from broker.rabbitmq.link import PREPARE_TIMEOUT_S, TROUBLE, Link, backoff, describe
 from broker.rabbitmq.publisher import Publisher
@@ -41,7 +42,7 @@ class RabbitBroker:
     """Publishes and subscribes on one RabbitMQ, 3.10 to 4.x.
 
     Publishing and consuming have a connection each: a memory or disk alarm blocks connections that publish,
-    and deliveries go on meanwhile.
+    and deliveries go on meanwhile. Copies for others have a third one, for their queues may hold it up.
     """
 
     def __init__(self, url: str, topology: Topology, publish_timeout_s: float = 5.0) -> None:
@@ -51,6 +52,7 @@ class RabbitBroker:
         self._consuming = Link(url, "consuming", self._make_sure)
         self._publisher = Publisher(self._publishing, publish_timeout_s)
         self._announcer = Announcer(self._publishing)
+        self._copies = Copies(Link(url, "copying", _nothing_to_prepare))
 
     async def start(self, *, patient: bool = True) -> None:
         """Connect and make sure of the topology; waits for the broker as long as it takes.
@@ -69,6 +71,10 @@ class RabbitBroker:
     async def publish(self, exchange: str, envelope: Envelope) -> None:
         """Publish, and return once that is confirmed. Raises BrokerUnavailable within the timeout."""
         await self._publisher.publish(exchange, envelope)
+
+    def copy(self, envelope: Envelope) -> None:
+        """Give those who have bound a queue to `postbote.responses` a copy of a response, soon."""
+        self._copies.copy(envelope)
 
     @asynccontextmanager
     async def subscribe(self, queue: str, prefetch: int) -> AsyncIterator[Subscription]:
@@ -102,7 +108,7 @@ class RabbitBroker:
     async def close(self) -> None:
         """Close both connections; publishes that are on their way end with BrokerUnavailable."""
         await self._publisher.close()
-        await asyncio.gather(self._publishing.close(), self._consuming.close())
+        await asyncio.gather(self._publishing.close(), self._consuming.close(), self._copies.close())
         await self._publisher.closed()
 
     async def _hold(self, queue: str, open_on: Callable[[AbstractConnection], Coroutine[Any, Any, H]]) -> H:
@@ -133,6 +139,11 @@ class RabbitBroker:
         # One at a time: both connections come up together, and the second then finds all in place.
         async with asyncio.timeout(2 * PREPARE_TIMEOUT_S), self._declaring:
             await within(PREPARE_TIMEOUT_S, make_sure(connection, self._topology))
+
+
+async def _nothing_to_prepare(_: AbstractConnection) -> None:
+    # Made sure of on the other two.
+    return
 
 
 async def _give_up(hold: Hold) -> None:

@@ -126,6 +126,9 @@ async def _bind(connection: AbstractConnection, topology: Topology) -> None:
     first, *others, last = topology.bindings
     try:
         async with _channel(connection) as channel:
+            for source in topology.exchanges:
+                if source.feeds:
+                    await channel.exchange_bind(source.feeds, source.name, "#")
             # The first is waited for alone: a user who may not make it may not make the others.
             await channel.queue_bind(first.queue, first.exchange, first.pattern)
             for binding in others:

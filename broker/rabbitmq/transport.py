@@ -39,6 +39,10 @@ class Line:
             asyncio.get_running_loop().call_later(LINGER_S, self._write_asked)
         self._asked.append(ask)
 
+    def unsent(self) -> int:
+        """Count the bytes that wait for the socket."""
+        return 0 if self.transport is None else self.transport.get_write_buffer_size()
+
     def end(self) -> None:
         """Close the connection's socket at once, also one that is still being opened."""
         self.ended = True
