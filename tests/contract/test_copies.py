@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 
 import aio_pika
 import pytest
@@ -45,7 +46,10 @@ async def strangers(node: Node) -> AsyncIterator[AbstractChannel]:
 
 
 async def bound(
-    channel: AbstractChannel, name: str = "stranger", pattern: str = "response.#", **more: str | int
+    channel: AbstractChannel,
+    name: str = "stranger",
+    pattern: str = "response.#",
+    more: Mapping[str, str | int] = MappingProxyType({}),
 ) -> AbstractQueue:
     queue = await channel.declare_queue(name, durable=True, arguments={**QUORUM, **more})
     await queue.bind(RESPONSES, pattern)
@@ -72,9 +76,9 @@ async def test_a_full_queue_of_somebody_elses_refuses_nobody_but_itself(
     make_rabbit: MakeBroker, node: Node
 ) -> None:
     broker = await make_rabbit()
-    full = {"x-max-length": 1, "x-overflow": "reject-publish"}
+    full: dict[str, str | int] = {"x-max-length": 1, "x-overflow": "reject-publish"}
     async with strangers(node) as channel:
-        await bound(channel, **full)
+        await bound(channel, more=full)
         reader = await bound(channel, "other")
         async with asyncio.timeout(20):
             await say(broker, range(100))

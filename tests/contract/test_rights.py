@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import aio_pika
@@ -88,13 +89,13 @@ async def test_a_reader_may_bind_queues_of_its_own_to_the_copies_and_to_nothing_
             assert await refused(connection, attempt), attempt.__name__
         for exchange in (MESSAGES, INBOUND, OUTBOUND, DEAD):
             # A queue that is bound to one of these could refuse what conversations need.
-            assert await refused(connection, lambda ours, to=exchange: bind(ours, to)), exchange
+            assert await refused(connection, partial(bind, exchange)), exchange
         await mine.delete(if_empty=False, if_unused=False)
     policy = next(one for one in DEFINITIONS["policies"] if re.match(one["pattern"], "reader.mine"))
     assert policy["definition"]["overflow"] == "drop-head", "what it does not read fills no disk"
 
 
-async def bind(channel: aio_pika.abc.AbstractChannel, exchange: str) -> None:
+async def bind(exchange: str, channel: aio_pika.abc.AbstractChannel) -> None:
     queue = await channel.get_queue("reader.mine", ensure=False)
     await queue.bind(exchange, "#")
 
