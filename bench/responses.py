@@ -12,7 +12,7 @@ from broker.models.records import BotResponse
 from broker.port import Broker
 from broker.registry.records import Channel, Webhook
 from broker.signature import sign
-from broker.topology import RESPONSES
+from broker.topology import OUTBOUND
 from consumers.bot_worker import response_envelope
 
 TEXT = "Your parcel is on its way: it left our depot this morning and will be with you before six. Anything else?"
@@ -46,7 +46,7 @@ async def publish(broker: Broker, responses: Sequence[BotResponse], partitions: 
 
     async def one(lane: list[BotResponse]) -> None:
         for response in lane:
-            await broker.publish(RESPONSES, response_envelope(response.model_dump(mode="json"), partitions))
+            await broker.publish(OUTBOUND, response_envelope(response.model_dump(mode="json"), partitions))
 
     await asyncio.gather(*map(one, lanes.values()))
 

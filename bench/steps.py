@@ -21,7 +21,7 @@ from bench.processes import Child
 from bench.responses import make_responses
 from bench.servers import Servers
 from broker.partitions import partition_word
-from broker.topology import RESPONSES, outbound_queue
+from broker.topology import OUTBOUND, outbound_queue
 from consumers.bot_worker import response_envelope
 
 MESSAGE = {"message": {"textMessage": {"text": "message 7"}}, "user": {"id": "alone"}}
@@ -114,7 +114,7 @@ async def _hopping(servers: Servers) -> AsyncIterator[Step]:
         async with broker.subscribe(outbound_queue(partition_word(0)), 100) as held:
 
             async def step(_: int) -> None:
-                await broker.publish(RESPONSES, response_envelope(response.model_dump(mode="json"), 1))
+                await broker.publish(OUTBOUND, response_envelope(response.model_dump(mode="json"), 1))
                 for envelope in await held.receive():
                     held.ack(envelope)
 

@@ -6,6 +6,7 @@
     ├── BrokerError              taking in or handing out queue messages
     │   ├── BrokerUnavailable    the broker cannot take it now; trying again later is right
     │   ├── Unpublishable        no publish can carry it: a name, its headers or its body are too large
+    │   ├── BrokerRefused        the broker refuses this client; somebody has to change a setting, here or there
     │   ├── SubscriptionLost     the subscription ended; what was unacked comes again
     │   └── TopologyMismatch     the broker holds queues of another shape than the settings ask for
     └── RegistryError            reading or writing the database
@@ -51,6 +52,10 @@ class Unpublishable(BrokerError):
         #: Bytes that the headers may take, and the body, where that is the reason.
         self.headers_room = headers_room
         self.body_room = body_room
+
+
+class BrokerRefused(BrokerError):
+    """The broker refuses this client: its user, its virtual host, or what it needs."""
 
 
 class SubscriptionLost(BrokerError):

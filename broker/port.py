@@ -86,10 +86,11 @@ class Announcements(Protocol):
 class Broker(Protocol):
     """Publishes to exchanges and subscribes to queues of broker.topology."""
 
-    async def start(self) -> None:
+    async def start(self, *, patient: bool = True) -> None:
         """Connect and make sure of the topology; waits for the broker as long as it takes.
 
-        Raises TopologyMismatch where the broker holds another number of partitions, or other queues.
+        Raises TopologyMismatch where the broker holds another number of partitions, or other queues; and
+        BrokerRefused where it refuses this client, unless `patient` waits for that to be mended too.
         """
         ...
 
@@ -101,6 +102,13 @@ class Broker(Protocol):
         began waits for its end: a caller that cannot has a timeout of its own.
 
         Raises Unpublishable where no publish can carry it, so that trying again would change nothing.
+        """
+        ...
+
+    def copy(self, envelope: Envelope) -> None:
+        """Give whoever has bound a queue to `postbote.responses` a copy of a response, soon: never blocks or fails.
+
+        A copy may come twice, and is lost where such a queue refuses it, or this process dies.
         """
         ...
 

@@ -16,7 +16,7 @@ from broker.registry.records import DeadLetter
 from broker.topology import (
     INBOUND,
     MESSAGES,
-    RESPONSES,
+    OUTBOUND,
     UNROUTED,
     Topology,
     inbound_key,
@@ -28,7 +28,7 @@ M = TypeVar("M", bound=BaseModel)
 
 #: What AMQP 0-9-1 allows, in bytes.
 LONGEST_KEY = 255
-_OF_STAGE = {"intake": MESSAGES, "bot": INBOUND, "delivery": RESPONSES}
+_OF_STAGE = {"intake": MESSAGES, "bot": INBOUND, "delivery": OUTBOUND}
 #: Headers of a dead letter that keep what an outside program wrote beside its message: `amqp-message-id`, …
 PROPERTY = "amqp-"
 #: Where the broker gave a message up by itself, as it is kept of dead letters that are from before DEATH_QUEUE.
@@ -53,7 +53,7 @@ def return_address(letter: DeadLetter, topology: Topology) -> ReturnAddress | st
             return f"nothing says which queue it came from: its stage is {letter.stage!r}"
         case _ if exchange == INBOUND:
             return _to_bot(letter, topology)
-        case _ if exchange == RESPONSES:
+        case _ if exchange == OUTBOUND:
             return _to_delivery(letter, topology)
     return ReturnAddress(MESSAGES, _envelope(letter, _own_id(letter), letter.routing_key))
 
@@ -72,7 +72,7 @@ def _exchange_of(letter: DeadLetter) -> str | None:
         return MESSAGES
     if queue.startswith(f"{INBOUND}."):
         return INBOUND
-    return RESPONSES if queue.startswith(outbound_queue("")) else None
+    return OUTBOUND if queue.startswith(outbound_queue("")) else None
 
 
 def _to_bot(letter: DeadLetter, topology: Topology) -> ReturnAddress | str:
@@ -88,10 +88,10 @@ def _to_bot(letter: DeadLetter, topology: Topology) -> ReturnAddress | str:
 def _to_delivery(letter: DeadLetter, topology: Topology) -> ReturnAddress | str:
     response = _read(BotResponse, letter.body)
     if response is None:
-        return _as_it_was(letter, RESPONSES, topology)
+        return _as_it_was(letter, OUTBOUND, topology)
     partition = partition_of(conversation_key(response.channel_id, response.user_id), topology.partitions)
     key = response_key(response.channel_id, response.kind, partition)
-    return ReturnAddress(RESPONSES, _envelope(letter, response.id, key))
+    return ReturnAddress(OUTBOUND, _envelope(letter, response.id, key))
 
 
 def _as_it_was(letter: DeadLetter, exchange: str, topology: Topology) -> ReturnAddress | str:

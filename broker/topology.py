@@ -15,8 +15,14 @@ from broker.partitions import partition_word
 MESSAGES = "postbote.messages"
 #: Validated user messages on their way to a bot worker; key `message.<channel>.pNN`.
 INBOUND = "postbote.inbound"
-#: What bots said; key `response.<channel>.<kind>.pNN`. Anyone may bind a queue of their own.
+#: What bots said, on its way to a delivery worker; key `response.<channel>.<kind>.pNN`. For queues of ours only: a
+#: confirm covers every queue that a message reaches, and one that refuses holds up the conversation.
+OUTBOUND = "postbote.outbound"
+#: Copies of what bots said, for others: anyone may bind a queue of their own. Key `response.<channel>.<kind>.cNN`; in
+#: its last word a copy differs from its original, for earlier versions bound `postbote.outbound.pNN` here too.
 RESPONSES = "postbote.responses"
+#: Where a copy ends that no other queue wants, so that the alternate exchange is not asked: it has no queue.
+UNREAD = "postbote.unread"
 #: What cannot be processed, with the reason in its headers; fed by us and by the broker's delivery limit.
 DEAD = "postbote.dead"
 #: Workers tell each other here that they live; each listens on a queue of its own, `postbote.control.…`.
@@ -32,6 +38,8 @@ class Exchange:
     name: str
     kind: Literal["topic", "fanout"]
     alternate: str | None = None
+    #: An exchange that gets all of this one's messages too.
+    feeds: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +78,10 @@ class Topology:
             Exchange(CONTROL, "fanout"),
             Exchange(MESSAGES, "topic", UNROUTED),
             Exchange(INBOUND, "topic", UNROUTED),
-            Exchange(RESPONSES, "topic", UNROUTED),
+            Exchange(UNREAD, "fanout"),
+            Exchange(RESPONSES, "topic", UNROUTED, feeds=UNREAD),
+            # The last, so that it exists only when all others do.
+            Exchange(OUTBOUND, "topic", UNROUTED),
         )
 
     @property
@@ -93,7 +104,7 @@ class Topology:
             Binding(DEAD, DEAD, "#"),
             Binding(MESSAGES, MESSAGES, "#"),
             *(Binding(INBOUND, inbound_queue(word), f"#.{word}") for _, word in self._words()),
-            *(Binding(RESPONSES, outbound_queue(word), f"#.{word}") for _, word in self._words()),
+            *(Binding(OUTBOUND, outbound_queue(word), f"#.{word}") for _, word in self._words()),
         )
 
     def route(self, exchange: str, key: str) -> tuple[str, ...]:
@@ -109,7 +120,7 @@ class Topology:
             for binding in self.bindings
             if binding.exchange == exchange and (found.kind == "fanout" or matches(binding.pattern, key))
         )
-        if queues or found.alternate is None:
+        if queues or found.feeds or found.alternate is None:
             return tuple(dict.fromkeys(queues))
         return self.route(found.alternate, key)
 
@@ -124,7 +135,7 @@ def inbound_queue(word: str) -> str:
 
 def outbound_queue(word: str) -> str:
     """Name the queue that holds the bot responses of a partition, given as its word (`p07`)."""
-    return f"postbote.outbound.{word}"
+    return f"{OUTBOUND}.{word}"
 
 
 def inbound_key(channel_id: str, partition: int) -> str:
@@ -135,6 +146,18 @@ def inbound_key(channel_id: str, partition: int) -> str:
 def response_key(channel_id: str, kind: str, partition: int) -> str:
     """Write the routing key of a bot response."""
     return f"response.{channel_id}.{kind}.{partition_word(partition)}"
+
+
+def copy_key(key: str) -> str:
+    """Write the routing key of a response's copy: the partition's word, the last, with another letter."""
+    head, _, word = key.rpartition(".")
+    return f"{head}.c{word[1:]}"
+
+
+def copied_key(key: str) -> str:
+    """Write the routing key of the response that a copy was made of."""
+    head, _, word = key.rpartition(".")
+    return f"{head}.p{word[1:]}"
 
 
 def matches(pattern: str, key: str) -> bool:

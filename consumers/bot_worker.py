@@ -23,7 +23,7 @@ from broker.partitions import conversation_key, partition_of
 from broker.port import Broker, Envelope, Subscription
 from broker.registry.conversations import NewTurn
 from broker.registry.records import Channel, Conversation, JsonObject, Turn
-from broker.topology import RESPONSES, response_key
+from broker.topology import OUTBOUND, response_key
 from consumers.bots.protocol import Bot, Reply
 from consumers.dead_letters import bury
 from consumers.lanes import Lane, Lanes
@@ -177,7 +177,7 @@ class BotSession:
             # One after the other: were two on their way at once and the first refused, the second would overtake it.
             envelope = response_envelope(response, self._partitions)
             try:
-                await outlast(partial(self._broker.publish, RESPONSES, envelope), "bot.publishing")
+                await outlast(partial(self._broker.publish, OUTBOUND, envelope), "bot.publishing")
             except Unpublishable as refusal:
                 await bury(
                     self._broker,
@@ -187,6 +187,8 @@ class BotSession:
                     detail=str(refusal),
                     channel_id=turn.channel_id,
                 )
+            else:
+                self._broker.copy(envelope)
 
     def _finish(self, envelope: Envelope, turn: Turn) -> None:
         """Mark a turn as published and then acknowledge its message, while the lane goes on."""

@@ -66,8 +66,8 @@ class EmbeddedBroker:
         self._holds: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._listeners: set[EmbeddedAnnouncements] = set()
 
-    async def start(self) -> None:
-        """Open the file. Raises BrokerError where another process has it, or TopologyMismatch."""
+    async def start(self, *, patient: bool = True) -> None:
+        """Open the file. Raises BrokerError where another process has it, or TopologyMismatch; nobody is refused."""
         try:
             self._file = await self._in_thread(lambda: QueueFile(self._path, self._topology))
             self._number = await self._in_thread(self._file.highest)
@@ -91,6 +91,9 @@ class EmbeddedBroker:
                 self._number += 1
                 added.append((self._number, queue, envelope))
             await self._publications.submit(added)
+
+    def copy(self, envelope: Envelope) -> None:
+        """Do nothing: no queue of anybody else's is in this file."""
 
     @asynccontextmanager
     async def subscribe(self, queue: str, prefetch: int) -> AsyncIterator[Subscription]:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import deque
-from contextlib import suppress
 from uuid import uuid4
 
 from aiormq import spec
@@ -10,7 +9,8 @@ from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 
 from broker.errors import BrokerUnavailable, SubscriptionLost, TopologyMismatch
 from broker.port import Envelope
-from broker.rabbitmq.link import CLOSE_TIMEOUT_S, TROUBLE, Link, closings_told, describe
+from broker.rabbitmq.calls import within
+from broker.rabbitmq.link import TROUBLE, Link, close_channel, describe
 from broker.rabbitmq.sieve import Deliveries
 from broker.rabbitmq.transport import Line
 from broker.topology import CONTROL
@@ -35,15 +35,14 @@ class Announcer:
         """Send one; raises BrokerUnavailable, under an alarm too."""
         try:
             async with asyncio.timeout(ANNOUNCE_TIMEOUT_S), self._turn:
-                with closings_told():
-                    connection = await self._link.ready()
-                    await connection.ready()
-                    channel = self._channel
-                    if channel is None or channel.is_closed:
-                        channel = self._channel = await connection.channel(publisher_confirms=False)
-                    await channel.basic_publish(
-                        body, exchange=CONTROL, properties=spec.Basic.Properties(expiration=str(LASTS_MS))
-                    )
+                connection = await self._link.ready()
+                await connection.ready()
+                channel = self._channel
+                if channel is None or channel.is_closed:
+                    opening = connection.channel(publisher_confirms=False)
+                    channel = self._channel = await within(None, opening, close_channel)
+                properties = spec.Basic.Properties(expiration=str(LASTS_MS))
+                await within(None, channel.basic_publish(body, exchange=CONTROL, properties=properties))
         except (TopologyMismatch, *TROUBLE) as error:
             raise BrokerUnavailable(f"It could not be announced: {describe(error)}") from None
 
@@ -98,11 +97,8 @@ class RabbitAnnouncements:
 
     async def close(self) -> None:
         """Stop listening; the broker deletes the queue."""
-        with suppress(*TROUBLE):
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                with closings_told():
-                    await self._channel.close()
-                self._line.sieve.leave(self._channel.number, self._deliveries)
+        await close_channel(self._channel)
+        self._line.sieve.leave(self._channel.number, self._deliveries)
         self._lose("it was closed by this process")
 
     def _arrive(self, envelope: Envelope) -> None:

@@ -1,22 +1,25 @@
 """The broker port on RabbitMQ: two connections, one topology."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import gettempdir
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import structlog
 from aiormq.abc import AbstractConnection
 from aiormq.exceptions import ChannelNotFoundEntity
 
-from broker.errors import BrokerUnavailable, TopologyMismatch
+from broker.errors import BrokerRefused, BrokerUnavailable, TopologyMismatch
 from broker.port import Announcements, Envelope, Subscription
 from broker.rabbitmq.announcements import Announcer, RabbitAnnouncements
+from broker.rabbitmq.calls import within
+from broker.rabbitmq.copies import Copies
 from broker.rabbitmq.declare import make_sure, without_dead_letters
-from broker.rabbitmq.link import PREPARE_TIMEOUT_S, TROUBLE, Link, backoff, closings_told, describe
+from broker.rabbitmq.link import PREPARE_TIMEOUT_S, TROUBLE, Link, backoff, describe
 from broker.rabbitmq.publisher import Publisher
+from broker.rabbitmq.refusals import too_few_channels
 from broker.rabbitmq.spool import Spool
 from broker.rabbitmq.subscription import RabbitSubscription
 from broker.room import IN_HAND_BYTES, Room, share_of
@@ -24,7 +27,16 @@ from broker.topology import CONTROL, Topology
 
 log = structlog.get_logger()
 
-T = TypeVar("T")
+
+class Hold(Protocol):
+    """What is held on the consuming connection until it is closed."""
+
+    async def close(self) -> None:
+        """Give it up."""
+        ...
+
+
+H = TypeVar("H", bound=Hold)
 
 #: Seconds that the broker may take to begin serving a subscription.
 SUBSCRIBE_TIMEOUT_S = 10.0
@@ -34,7 +46,7 @@ class RabbitBroker:
     """Publishes and subscribes on one RabbitMQ, 3.10 to 4.x.
 
     Publishing and consuming have a connection each: a memory or disk alarm blocks connections that publish,
-    and deliveries go on meanwhile.
+    and deliveries go on meanwhile. Copies for others have a third one, for their queues may hold it up.
     """
 
     def __init__(
@@ -52,19 +64,20 @@ class RabbitBroker:
         self._consuming = Link(url, "consuming", self._make_sure)
         self._publisher = Publisher(self._publishing, publish_timeout_s)
         self._announcer = Announcer(self._publishing)
+        self._copies = Copies(Link(url, "copying", _nothing_to_prepare))
         self._share = share_of(in_hand_bytes, topology.partitions)
         self._spool = Spool(spool_folder or Path(gettempdir()), lambda: self._consuming.line)
 
-    async def start(self) -> None:
+    async def start(self, *, patient: bool = True) -> None:
         """Connect and make sure of the topology; waits for the broker as long as it takes.
 
-        Raises TopologyMismatch.
+        Raises TopologyMismatch, and BrokerRefused where it is not `patient`.
         """
         self._publishing.start()
         self._consuming.start()
         try:
-            await self._publishing.ready()
-            await self._consuming.ready()
+            await self._publishing.ready(patient=patient)
+            await self._consuming.ready(patient=patient)
         except BaseException:
             await self.close()
             raise
@@ -72,6 +85,10 @@ class RabbitBroker:
     async def publish(self, exchange: str, envelope: Envelope) -> None:
         """Publish, and return once that is confirmed. Raises BrokerUnavailable within the timeout."""
         await self._publisher.publish(exchange, envelope)
+
+    def copy(self, envelope: Envelope) -> None:
+        """Give those who have bound a queue to `postbote.responses` a copy of a response, soon."""
+        self._copies.copy(envelope)
 
     @asynccontextmanager
     async def subscribe(self, queue: str, prefetch: int) -> AsyncIterator[Subscription]:
@@ -113,18 +130,19 @@ class RabbitBroker:
         """
         try:
             async with asyncio.timeout(PREPARE_TIMEOUT_S):
-                with closings_told():
-                    return await without_dead_letters(await self._publishing.ready(), self._topology)
+                connection = await self._publishing.ready()
+            return await within(PREPARE_TIMEOUT_S, without_dead_letters(connection, self._topology))
         except TROUBLE as error:
             raise BrokerUnavailable(describe(error)) from None
 
     async def close(self) -> None:
         """Close both connections; publishes that are on their way end with BrokerUnavailable."""
         await self._publisher.close()
-        await asyncio.gather(self._publishing.close(), self._consuming.close())
+        await asyncio.gather(self._publishing.close(), self._consuming.close(), self._copies.close())
+        await self._publisher.closed()
         await self._spool.close()
 
-    async def _hold(self, queue: str, open_on: Callable[[AbstractConnection], Awaitable[T]]) -> T:
+    async def _hold(self, queue: str, open_on: Callable[[AbstractConnection], Coroutine[Any, Any, H]]) -> H:
         failures = 0
         while True:
             try:
@@ -136,20 +154,29 @@ class RabbitBroker:
             await asyncio.sleep(backoff(failures))
             failures += 1
 
-    async def _open(self, open_on: Callable[[AbstractConnection], Awaitable[T]]) -> T:
+    async def _open(self, open_on: Callable[[AbstractConnection], Coroutine[Any, Any, H]]) -> H:
         connection = await self._consuming.ready()
-        with closings_told():
-            try:
-                async with asyncio.timeout(SUBSCRIBE_TIMEOUT_S):
-                    return await open_on(connection)
-            except ChannelNotFoundEntity:
-                # Somebody deleted the queue while the connection stood.
-                async with asyncio.timeout(PREPARE_TIMEOUT_S):
-                    await self._make_sure(connection)
-            async with asyncio.timeout(SUBSCRIBE_TIMEOUT_S):
-                return await open_on(connection)
+        try:
+            return await within(SUBSCRIBE_TIMEOUT_S, open_on(connection), _give_up)
+        except ChannelNotFoundEntity:
+            # Somebody deleted the queue while the connection stood.
+            await self._make_sure(connection)
+        return await within(SUBSCRIBE_TIMEOUT_S, open_on(connection), _give_up)
 
     async def _make_sure(self, connection: AbstractConnection) -> None:
+        tune = connection.connection_tune
+        if (refusal := too_few_channels(tune.channel_max, self._topology.partitions)) is not None:
+            raise BrokerRefused(refusal)
         # One at a time: both connections come up together, and the second then finds all in place.
-        async with self._declaring:
-            await make_sure(connection, self._topology)
+        async with asyncio.timeout(2 * PREPARE_TIMEOUT_S), self._declaring:
+            await within(PREPARE_TIMEOUT_S, make_sure(connection, self._topology))
+
+
+async def _nothing_to_prepare(_: AbstractConnection) -> None:
+    # Made sure of on the other two.
+    return
+
+
+async def _give_up(hold: Hold) -> None:
+    # Nobody waits for it any more, and the queue is another's to hold.
+    await hold.close()

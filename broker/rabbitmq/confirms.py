@@ -8,7 +8,7 @@ confirm.
 import asyncio
 from collections.abc import Callable
 
-from broker.rabbitmq.frames import ACK, BODY, HEADER, METHOD, NACK, RETURN, TAG, read_properties
+from broker.rabbitmq.frames import ACK, BODY, CLOSE, HEADER, METHOD, NACK, RETURN, TAG, read_properties
 
 
 class Sent:
@@ -51,6 +51,8 @@ class Confirms:
         #: What is to come of a returned message: its header, its body; None where none is under way.
         self._returning: int | None = None
         self._left = 0
+        #: True once the broker has closed the AMQP channel: the library answers, and tells of it a moment later.
+        self.ended = False
 
     def add(self, message_id: str, since: float = 0.0) -> Sent:
         """Count a publish that is about to be written; an id may be on its way only once."""
@@ -96,6 +98,7 @@ class Confirms:
         elif method == RETURN:
             self._returning = HEADER
         else:
+            self.ended |= method == CLOSE
             return False
         return True
 

@@ -1,7 +1,7 @@
 """Makes sure that the broker holds the exchanges, queues and bindings of broker.topology, and no others."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from aiormq.abc import AbstractChannel, AbstractConnection
@@ -15,7 +15,7 @@ from pamqp.common import FieldValue
 
 from broker.errors import TopologyMismatch
 from broker.partitions import partition_word
-from broker.rabbitmq.link import TROUBLE
+from broker.rabbitmq.link import close_channel
 from broker.topology import Exchange, Queue, Topology, inbound_queue
 
 
@@ -153,6 +153,9 @@ async def _bind(connection: AbstractConnection, topology: Topology) -> None:
     first, *others, last = topology.bindings
     try:
         async with _channel(connection) as channel:
+            for source in topology.exchanges:
+                if source.feeds:
+                    await channel.exchange_bind(source.feeds, source.name, "#")
             # The first is waited for alone: a user who may not make it may not make the others.
             await channel.queue_bind(first.queue, first.exchange, first.pattern)
             for binding in others:
@@ -172,5 +175,4 @@ async def _channel(connection: AbstractConnection) -> AsyncIterator[AbstractChan
     finally:
         # Refusals close it from the other side already.
         if not channel.is_closed:
-            with suppress(*TROUBLE):
-                await channel.close()
+            await close_channel(channel)

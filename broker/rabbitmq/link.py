@@ -9,18 +9,20 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from enum import Enum
 
 import aio_pika
 import structlog
-from aiormq.abc import AbstractConnection
+from aiormq.abc import AbstractChannel, AbstractConnection
 from aiormq.exceptions import AMQPError, ConnectionClosed, ProbableAuthenticationError
 from pamqp.common import FieldTable
 from yarl import URL
 
-from broker.errors import BrokerUnavailable, TopologyMismatch
+from broker.errors import BrokerRefused, BrokerUnavailable, TopologyMismatch
+from broker.rabbitmq.calls import within
+from broker.rabbitmq.refusals import ClosingWords, why_refused
 from broker.rabbitmq.sieve import Sieve
 from broker.rabbitmq.transport import Line, SiftedTransport
 
@@ -35,27 +37,17 @@ PREPARE_TIMEOUT_S = 30.0
 #: Seconds before the second try, doubled with every further one up to the longest.
 FIRST_BACKOFF_S = 0.2
 LONGEST_BACKOFF_S = 2.0
-#: Seconds that saying goodbye may take: a node under an alarm does not read what we send.
+#: Seconds after which a connection counts as one that holds: one that is lost sooner is a failure like the others.
+STEADY_S = 5.0
+#: Seconds that closing an AMQP channel may take: a node under an alarm does not read what we send.
 CLOSE_TIMEOUT_S = 3.0
+#: Seconds that closing a connection may take; then its socket is closed all the same. Less than a process has left
+#: after its grace.
+FAREWELL_S = 1.0
 
 #: What the client library raises when the other side is away, refuses, or answers nonsense. RuntimeError is
 #: how it tells of a connection that closed under a call.
 TROUBLE = (AMQPError, OSError, TimeoutError, RuntimeError)
-
-
-@contextmanager
-def closings_told() -> Iterator[None]:
-    """Turn the CancelledError by which the library tells of a connection that closed under a call into an OSError.
-
-    Nobody cancelled this task then, and whoever took it for that would end without a word.
-    """
-    try:
-        yield
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        raise ConnectionError("the connection was closed") from None
 
 
 class State(Enum):
@@ -67,8 +59,18 @@ class State(Enum):
     CLOSED = "closed"
 
 
+#: What a failure to connect is called in the log, where it is not the broker's being away.
+_EVENTS: dict[type[BaseException], str] = {
+    TopologyMismatch: "broker.mismatch",
+    BrokerRefused: "broker.refused",
+}
+
+
 class Link:
-    """Keeps one connection up until closed; `prepare` runs on each new one before anyone else gets it."""
+    """Keeps one connection up until closed; `prepare` runs on each new one before anyone else gets it.
+
+    `prepare` has a timeout of its own, and raises what the client library raises or TopologyMismatch.
+    """
 
     def __init__(self, url: str, name: str, prepare: Callable[[AbstractConnection], Awaitable[None]]) -> None:
         # The library tells of one cut several times, with tracebacks. The events below tell it once.
@@ -82,6 +84,7 @@ class Link:
         self._connection: AbstractConnection | None = None
         self._opened: aio_pika.Connection | None = None
         self._mismatch: TopologyMismatch | None = None
+        self._refusal: BrokerRefused | None = None
         self._reason = "it has not been connected to yet"
         self._changed = asyncio.Event()
         self._dropped = asyncio.Event()
@@ -97,10 +100,11 @@ class Link:
         if self._task is None and self.state is State.IDLE:
             self._task = asyncio.create_task(self._run(), name=f"link-{self._name}")
 
-    async def ready(self) -> AbstractConnection:
+    async def ready(self, *, patient: bool = True) -> AbstractConnection:
         """Wait for the connection, as long as the caller's own timeout allows.
 
-        Raises TopologyMismatch while the broker's queues do not fit, BrokerUnavailable after close.
+        Raises TopologyMismatch while the broker's queues do not fit, BrokerUnavailable after close; and
+        BrokerRefused while the broker refuses us, where that is not waited out (`patient`).
         """
         while True:
             if self._connection is not None:
@@ -109,6 +113,8 @@ class Link:
                 raise BrokerUnavailable("The connection to RabbitMQ was closed by this process.")
             if self._mismatch is not None:
                 raise TopologyMismatch(str(self._mismatch))
+            if self._refusal is not None and not patient:
+                raise BrokerRefused(self.trouble())
             await self._changed.wait()
 
     def trouble(self) -> str:
@@ -136,26 +142,34 @@ class Link:
         changed.set()
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
         failures = 0
+        told = ""
         self._turn(State.CONNECTING)
         while True:
             try:
-                with closings_told():
-                    connection = await self._connect()
-            except TopologyMismatch as mismatch:
-                if self._mismatch is None:
-                    log.error("broker.mismatch", link=self._name, reason=str(mismatch))
-                self._mismatch = mismatch
-                self._reason = str(mismatch)
-                self._turn(State.CONNECTING)
-            except TROUBLE as error:
-                self._mismatch = None
+                connection = await self._connect()
+            except (TopologyMismatch, BrokerRefused, *TROUBLE) as error:
+                self._mismatch = error if isinstance(error, TopologyMismatch) else None
+                self._refusal = error if isinstance(error, BrokerRefused) else None
                 self._reason = describe(error)
-                if failures == 0:
-                    log.warning("broker.unreachable", link=self._name, url=self._shown, reason=self._reason)
+                event = _EVENTS.get(type(error), "broker.unreachable")
+                if event != told:
+                    told = event
+                    log.log(
+                        logging.WARNING if event == "broker.unreachable" else logging.ERROR,
+                        event,
+                        link=self._name,
+                        url=self._shown,
+                        reason=self._reason,
+                    )
+                self._turn(State.CONNECTING)
             else:
-                failures = 0
+                told = ""
+                since = loop.time()
                 await self._stay(connection)
+                if loop.time() - since >= STEADY_S:
+                    failures = 0
             await asyncio.sleep(backoff(failures))
             failures += 1
 
@@ -163,17 +177,21 @@ class Link:
         properties: FieldTable = {"connection_name": f"postbote {self._name}"}
         opened = aio_pika.Connection(self._url, client_properties=properties)
         line = Line(Sieve(asyncio.get_running_loop().time))
+        words = ClosingWords()
+        line.sieve.pass_to(0, words)
         opened.kwargs["transport_factory"] = SiftedTransport(line)
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await opened.connect()
+            await within(CONNECT_TIMEOUT_S, opened.connect())
             assert opened.transport is not None
             connection = opened.transport.connection
-            async with asyncio.timeout(PREPARE_TIMEOUT_S):
-                await self._prepare(connection)
-        except BaseException:
-            await _farewell(opened)
-            raise
+            await self._prepare(connection)
+        except BaseException as error:
+            await _farewell(opened, line)
+            if not words.text or not isinstance(error, TROUBLE):
+                raise
+            url = opened.url
+            refusal = why_refused(words.code, words.text, url.user or "guest", url.path[1:] or "/")
+            raise (BrokerRefused(refusal) if refusal else ConnectionError(words.text)) from None
         self._opened = opened
         self.line = line
         return connection
@@ -184,7 +202,7 @@ class Link:
             self._dropped = asyncio.Event()
             dropped = asyncio.create_task(self._dropped.wait())
             self.generation += 1
-            self._mismatch = None
+            self._mismatch = self._refusal = None
             self._connection = connection
             self._turn(State.OPEN)
             log.info("broker.connected", link=self._name, url=self._shown, generation=self.generation)
@@ -199,7 +217,7 @@ class Link:
             self._connection = None
             self._turn(State.CONNECTING)
             if self._opened is not None:
-                await _farewell(self._opened)
+                await _farewell(self._opened, self.line)
 
 
 def backoff(failures: int) -> float:
@@ -232,14 +250,16 @@ def describe(error: BaseException | None) -> str:
     return " ".join((str(error) or type(error).__name__).split())
 
 
-async def _farewell(connection: aio_pika.Connection) -> None:
-    closing = asyncio.ensure_future(connection.close(ConnectionClosed(0, "closed by this process")))
+async def close_channel(channel: AbstractChannel) -> None:
+    """Close an AMQP channel, as far as the broker answers in time."""
+    with suppress(*TROUBLE):
+        await within(CLOSE_TIMEOUT_S, channel.close())
+
+
+async def _farewell(connection: aio_pika.Connection, line: Line) -> None:
     try:
-        await asyncio.wait({closing}, timeout=CLOSE_TIMEOUT_S)
+        with suppress(Exception):
+            await within(FAREWELL_S, connection.close(ConnectionClosed(0, "closed by this process")))
     finally:
-        if closing.done():
-            with suppress(asyncio.CancelledError, Exception):
-                closing.result()
-        else:
-            closing.cancel()
-            closing.add_done_callback(lambda done: done.cancelled() or done.exception())
+        # Whatever the library still waits for on this connection ends with it.
+        line.end()

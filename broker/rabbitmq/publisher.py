@@ -9,8 +9,9 @@ from aiormq.exceptions import ChannelInvalidStateError
 
 from broker.errors import BrokerUnavailable, TopologyMismatch, Unpublishable
 from broker.port import Envelope
+from broker.rabbitmq.calls import within
 from broker.rabbitmq.confirms import Sent
-from broker.rabbitmq.link import CLOSE_TIMEOUT_S, TROUBLE, Link, State, blocked, closings_told, describe
+from broker.rabbitmq.link import CLOSE_TIMEOUT_S, TROUBLE, Link, State, blocked, close_channel, describe
 from broker.rabbitmq.wire import Wire
 
 #: Publishes on their way at a time: bounds memory, and how many a cut leaves in doubt.
@@ -59,8 +60,7 @@ class Publisher:
                 sent = self._send(wire, exchange, envelope, message_id)
             else:
                 async with asyncio.timeout(self._timeout_s):
-                    with closings_told():
-                        wire, sent = await self._send_in_turn(exchange, envelope, message_id)
+                    wire, sent = await self._send_in_turn(exchange, envelope, message_id)
             reason = await sent.future
         except TimeoutError:
             if wire is None or sent is None:
@@ -92,24 +92,25 @@ class Publisher:
             raise BrokerUnavailable(self._link.trouble())
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
-                with closings_told():
-                    connection = await self._link.ready()
-                    await connection.ready()
-                    # A round trip: an open connection may be one to a machine that is gone.
-                    channel = await connection.channel(publisher_confirms=False)
-                    await channel.close()
+                connection = await self._link.ready()
+                await connection.ready()
+                await within(None, _round_trip(connection))
         except TimeoutError:
             raise BrokerUnavailable(await self._hindrance()) from None
         except TROUBLE as error:
             raise BrokerUnavailable(describe(error)) from None
 
     async def close(self) -> None:
-        """Give up what is on its way and close the AMQP channel."""
+        """Give up what is on its way; the AMQP channel is closed with its connection."""
         self._closed = True
-        if self._wire is not None:
-            self._retire(self._wire, "closing")
-        while self._retiring:
-            await asyncio.wait(self._retiring)
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.end("it was closed by this process")
+
+    async def closed(self) -> None:
+        """Wait for what `close` and earlier failures left to do, once the connection is closed."""
+        if self._retiring:
+            await asyncio.wait(self._retiring, timeout=CLOSE_TIMEOUT_S)
 
     async def _send_in_turn(self, exchange: str, envelope: Envelope, message_id: str) -> tuple[Wire, Sent]:
         loop = asyncio.get_running_loop()
@@ -148,11 +149,11 @@ class Publisher:
     async def _open_wire(self) -> Wire:
         if self._closed:
             raise BrokerUnavailable("The broker was closed by this process.")
-        while (wire := self._wire) is not None and not wire.channel.is_closed:
+        while (wire := self._wire) is not None and not wire.closed:
             # Does not return while an alarm of the broker blocks publishing connections: what was not sent
             # then cannot come twice.
             await wire.connection.ready()
-            if wire is self._wire and not wire.channel.is_closed:
+            if wire is self._wire and not wire.closed:
                 return wire
         connection = await self._link.ready()
         line = self._link.line
@@ -160,7 +161,7 @@ class Publisher:
         if connection is not self._limited:
             # A node that was started again may take more.
             self._largest = None
-        channel = await connection.channel(publisher_confirms=True)
+        channel = await within(None, connection.channel(publisher_confirms=True), close_channel)
         opened = self._wire = Wire(connection, channel, line, self._timeout_s, self._settled)
         channel.closing.add_done_callback(lambda closing: self._on_closed(opened, closing))
         return opened
@@ -202,10 +203,19 @@ class Publisher:
         task.add_done_callback(self._retiring.discard)
 
     async def _put_away(self, wire: Wire, reason: str) -> None:
-        closing = asyncio.ensure_future(wire.channel.close(ChannelInvalidStateError(reason)))
-        closing.add_done_callback(lambda done: done.cancelled() or done.exception())
-        _, late = await asyncio.wait({closing}, timeout=CLOSE_TIMEOUT_S)
-        if late and not self._closed and not blocked(wire.connection):
-            # Not even the closing of an AMQP channel is answered: the connection is dead.
-            self._link.drop(wire.connection, "the broker does not answer")
+        try:
+            await within(CLOSE_TIMEOUT_S, wire.channel.close(ChannelInvalidStateError(reason)))
+        except TimeoutError:
+            if not self._closed and not blocked(wire.connection):
+                # Not even the closing of an AMQP channel is answered: the connection is dead.
+                self._link.drop(wire.connection, "the broker does not answer")
+        except TROUBLE:
+            # It is closed then.
+            pass
         wire.end("the connection was closed")
+
+
+async def _round_trip(connection: AbstractConnection) -> None:
+    # An open connection may be one to a machine that is gone.
+    channel = await connection.channel(publisher_confirms=False)
+    await channel.close()

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import structlog
@@ -12,6 +13,7 @@ from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 from broker.errors import BrokerUnavailable, SubscriptionLost
 from broker.port import Envelope
 from broker.rabbitmq.acks import Acks
+from broker.rabbitmq.calls import within
 from broker.rabbitmq.frames import acknowledgements
 from broker.rabbitmq.link import CLOSE_TIMEOUT_S, TROUBLE, describe
 from broker.rabbitmq.sieve import Deliveries
@@ -53,6 +55,8 @@ class RabbitSubscription:
         self._writing_soon = False
         self._writing_now = False
         self._lost: str | None = None
+        #: True once our closing of the AMQP channel may be on its way to the broker.
+        self._closing = False
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._watchdog = asyncio.create_task(self._watch(), name=f"watch-{queue}")
@@ -159,7 +163,7 @@ class RabbitSubscription:
 
     def _frames(self, *, everything: bool = False) -> bytes:
         # On an AMQP channel that is closed, a frame would cost the whole connection.
-        if self._lost is not None or self._deliveries.ended or self._channel.is_closed:
+        if self._lost is not None or self._closing or self._deliveries.ended or self._channel.is_closed:
             return b""
         tags = self._acks.take(self._loop.time(), everything=everything)
         if len(self._acks):
@@ -173,16 +177,15 @@ class RabbitSubscription:
         """
         self._watchdog.cancel()
         await asyncio.wait({self._watchdog})
-        farewell = asyncio.ensure_future(self._say_goodbye())
-        farewell.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
-            await asyncio.wait({farewell}, timeout=CLOSE_TIMEOUT_S)
+            with suppress(*TROUBLE):
+                await within(CLOSE_TIMEOUT_S, self._say_goodbye())
         finally:
-            farewell.cancel()
             self._lose("it was closed by this process")
 
     async def _say_goodbye(self) -> None:
         await self.flush()
+        self._closing = True
         await self._channel.close()
         self._line.sieve.leave(self._channel.number, self._deliveries)
 
@@ -193,18 +196,10 @@ class RabbitSubscription:
         while self._lost is None and gone < 2:
             await asyncio.sleep(WATCH_S)
             try:
-                async with asyncio.timeout(WATCH_S):
-                    seen = await self._channel.queue_declare(self._queue, passive=True)
-            except TimeoutError:
-                # A node that is busy, or gone: the heartbeats tell.
-                continue
+                # Without a bound: of a node that is busy, or gone, the heartbeats tell.
+                seen = await within(None, self._channel.queue_declare(self._queue, passive=True))
             except TROUBLE as error:
                 self._lose(describe(error))
-                return
-            except asyncio.CancelledError:
-                if (task := asyncio.current_task()) is not None and task.cancelling():
-                    raise
-                self._lose("the connection was closed")
                 return
             gone = 0 if seen.consumer_count else gone + 1
         if gone:

@@ -15,6 +15,8 @@ from broker.rabbitmq.sieve import BEAT_S, Sieve
 #: How long an acknowledgement waits for others of its connection to go with it, in seconds. Each writing costs as
 #: much as half a delivery, here and at the broker.
 LINGER_S = 0.04
+#: Seconds that opening a socket may take, TLS included.
+OPEN_TIMEOUT_S = 5.0
 
 
 class Line:
@@ -23,6 +25,8 @@ class Line:
     def __init__(self, sieve: Sieve) -> None:
         self.sieve = sieve
         self.transport: asyncio.Transport | None = None
+        #: True once the connection is given up: a transport that is opened later is closed at once.
+        self.ended = False
         self._library: asyncio.StreamReader | None = None
         self._pausing: asyncio.TimerHandle | None = None
         self._asked: list[Callable[[], bytes]] = []
@@ -64,6 +68,16 @@ class Line:
             asyncio.get_running_loop().call_later(LINGER_S, self._write_asked)
         self._asked.append(ask)
 
+    def unsent(self) -> int:
+        """Count the bytes that wait for the socket."""
+        return 0 if self.transport is None else self.transport.get_write_buffer_size()
+
+    def end(self) -> None:
+        """Close the connection's socket at once, also one that is still being opened."""
+        self.ended = True
+        if self.transport is not None:
+            self.transport.abort()
+
     def _write_asked(self) -> None:
         asked, self._asked = self._asked, []
         self.write(b"".join([ask() for ask in asked]))
@@ -83,12 +97,17 @@ class SiftedTransport(aiormq.TransportFactory):
         reader = asyncio.StreamReader(loop=loop)
         protocol = _Sifted(self._line.sieve, reader, loop)
         try:
-            transport, _ = await loop.create_connection(
-                lambda: protocol, url.host or "localhost", url.port or 5672, ssl=tls, **kwargs
-            )
+            # The library is not told to stop when nobody waits for the connection any more.
+            async with asyncio.timeout(OPEN_TIMEOUT_S):
+                transport, _ = await loop.create_connection(
+                    lambda: protocol, url.host or "localhost", url.port or 5672, ssl=tls, **kwargs
+                )
         except OSError as error:
             raise AMQPConnectionError(*error.args) from error
         self._line.opened(transport, reader)
+        if self._line.ended:
+            transport.abort()
+            raise AMQPConnectionError("it was given up while it was being opened")
         return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 

@@ -67,10 +67,15 @@ class Wire:
             self._looking = self._loop.call_at(since + self._timeout_s, self._look)
         return self.confirms.add(message_id, since)
 
+    @property
+    def closed(self) -> bool:
+        """True where the AMQP channel is closed: a frame on it would cost the whole connection."""
+        return self.confirms.ended or self.channel.is_closed
+
     def usable(self) -> bool:
         """Tell whether the AMQP channel stands, and no alarm keeps it from publishing."""
         # What came within this turn of the event loop may not have been read yet: once a turn is often enough.
-        return not self.channel.is_closed and (self._writing or not blocked(self.connection))
+        return not self.closed and (self._writing or not blocked(self.connection))
 
     def end(self, reason: str) -> None:
         """End what is on its way; what the broker says of it later is the library's."""
@@ -87,7 +92,7 @@ class Wire:
 
     def _write(self) -> None:
         frames, self._outgoing = self._outgoing, []
-        if frames and not self.channel.is_closed:
+        if frames and not self.closed:
             # Not waiting for the socket lets the next one follow at once; the publisher bounds what piles up.
             self._line.write(b"".join(frames))
 

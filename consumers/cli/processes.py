@@ -66,7 +66,8 @@ async def _migrate(settings: Settings) -> None:
         # So that the other processes need no right to declare anything.
         broker = make_broker(settings)
         try:
-            await broker.start()
+            # Whoever runs it is there to mend what the broker refuses.
+            await broker.start(patient=False)
             await _tell_what_is_missing(broker)
         finally:
             await broker.close()

@@ -19,11 +19,14 @@ hashed() {
 
 required RABBITMQ_ADMIN_PASSWORD RABBITMQ_API_PASSWORD RABBITMQ_BOT_PASSWORD RABBITMQ_DELIVER_PASSWORD \
   RABBITMQ_PUBLISHER_PASSWORD RABBITMQ_ERLANG_COOKIE
+# Where nobody reads along, nobody knows the reader's password.
+: "${RABBITMQ_READER_PASSWORD:=$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')}"
 sed -e "s|{admin}|$(hashed "$RABBITMQ_ADMIN_PASSWORD")|" \
     -e "s|{api}|$(hashed "$RABBITMQ_API_PASSWORD")|" \
     -e "s|{bot}|$(hashed "$RABBITMQ_BOT_PASSWORD")|" \
     -e "s|{deliver}|$(hashed "$RABBITMQ_DELIVER_PASSWORD")|" \
     -e "s|{publisher}|$(hashed "$RABBITMQ_PUBLISHER_PASSWORD")|" \
+    -e "s|{reader}|$(hashed "$RABBITMQ_READER_PASSWORD")|" \
     /postbote/definitions.json > /etc/rabbitmq/definitions.json
 cp /postbote/rabbitmq.conf /etc/rabbitmq/conf.d/20-postbote.conf
 if [ -n "${RABBITMQ_JOIN:-}" ]; then

@@ -13,7 +13,7 @@ from broker.models.records import BotResponse, UserMessage
 from broker.port import Envelope
 from broker.registry.conversations import Conversations, Loaded, NewTurn
 from broker.registry.database import Database
-from broker.topology import DEAD, RESPONSES
+from broker.topology import DEAD, OUTBOUND
 from consumers.bot_worker import Bots, BotSession
 from consumers.bots.protocol import Bot, Reply, Session
 from consumers.turn_writing import Turns
@@ -54,10 +54,13 @@ class Published:
             raise BrokerUnavailable("away")
         self.envelopes.append((exchange, envelope))
 
+    def copy(self, envelope: Envelope) -> None:
+        """Nobody reads along."""
+
     def responses(self, user: str) -> list[BotResponse]:
         """Return the responses to a user, in order."""
         found = [
-            BotResponse.model_validate_json(e.body) for exchange, e in self.envelopes if exchange == RESPONSES
+            BotResponse.model_validate_json(e.body) for exchange, e in self.envelopes if exchange == OUTBOUND
         ]
         return [response for response in found if response.user_id == user]
 

@@ -175,6 +175,7 @@ async def test_a_session_that_would_grow_beyond_what_is_kept_is_a_failed_turn_an
 async def test_a_bot_that_makes_a_session_or_a_response_too_large_has_failed(answering: Answering) -> None:
     class Swelling:
         async def reply(self, message: UserMessage, session: Session) -> Reply:
+            assert message.message is not None
             said = message.message.text_message.text if message.message.text_message else ""
             if said == "session":
                 return Reply([], {"x": "x" * 300_000})

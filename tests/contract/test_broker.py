@@ -12,7 +12,7 @@ from broker.topology import (
     DEAD,
     INBOUND,
     MESSAGES,
-    RESPONSES,
+    OUTBOUND,
     UNROUTED,
     inbound_key,
     inbound_queue,
@@ -238,7 +238,7 @@ async def test_leaving_gives_back_in_order_to_the_next_who_waits(broker: Broker)
 
 async def test_messages_go_to_the_queue_of_their_partition(broker: Broker) -> None:
     await broker.publish(INBOUND, Envelope("two", b"{}", inbound_key("ch_1", 2)))
-    await broker.publish(RESPONSES, Envelope("three", b"{}", response_key("ch_1", "text", 3)))
+    await broker.publish(OUTBOUND, Envelope("three", b"{}", response_key("ch_1", "text", 3)))
     await broker.publish(MESSAGES, Envelope("outside", b"{}", "any.key.at.all"))
     await broker.publish(DEAD, Envelope("dead", b"{}", ""))
     expected = {

@@ -23,6 +23,7 @@ from broker.registry.dead_letters import DeadLetters
 from broker.registry.records import DeadLetter
 from broker.topology import CONTROL, DEAD, INBOUND, MESSAGES, Topology, inbound_key, inbound_queue
 from consumers.dead_letters import DeadLetterSession
+from consumers.health import Health
 from consumers.intake import IntakeSession
 from consumers.serving import Session, Stop, serve
 from consumers.trials import Trials
@@ -120,7 +121,7 @@ async def at_work(broker: Broker, database_url: str) -> AsyncIterator[DeadLetter
         return IntakeSession(subscription, broker, 4)
 
     working = [
-        asyncio.create_task(serve(broker, queue, 50, session, stop, NO_TRIALS))
+        asyncio.create_task(serve(broker, queue, 50, session, stop, NO_TRIALS, Health()))
         for queue, session in ((MESSAGES, intake), (DEAD, collector))
     ]
     try:
@@ -196,6 +197,7 @@ async def test_burying_a_message_whose_headers_fill_a_frame_goes_on_with_the_nex
             await stranger.publish(MESSAGES, queued("next"), full[0])
         letters = await kept(store, len(full))
         (forwarded,) = await answered(broker, 1)
+    assert forwarded.message is not None
     assert forwarded.message.text_message is not None
     assert forwarded.message.text_message.text == "next"
     assert {(one.stage, one.reason, one.body) for one in letters} == {
@@ -269,7 +271,8 @@ async def test_dead_letters_of_the_intake_say_whose_they_are_and_what_stood_besi
                 await exchange.publish(message, "k")
         letters = await kept(store, len(bad))
         forwarded = await answered(broker, len(good))
-    said = {one.message.text_message.text for one in forwarded if one.message.text_message}
+    messages = [one.message for one in forwarded if one.message is not None]
+    said = {message.text_message.text for message in messages if message.text_message}
     assert said == {"packed", "marked", "named"}
     assert [one.body for one in letters] == [body for body, _ in bad]
     assert [one.channel_id for one in letters] == ["ch_1"] * 6 + [None] * 3
@@ -356,7 +359,7 @@ async def test_a_dead_letter_that_the_database_refuses_is_kept_with_less_and_kee
 
     stop = Stop(0.5)
     opening = partial(DeadLetterSession, store=Refusing(store, refuses))
-    working = asyncio.create_task(serve(broker, DEAD, 50, opening, stop, NO_TRIALS))
+    working = asyncio.create_task(serve(broker, DEAD, 50, opening, stop, NO_TRIALS, Health()))
     try:
         letters = await kept(store, 3)
     finally:

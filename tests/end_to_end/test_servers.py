@@ -116,3 +116,32 @@ async def test_migrate_names_the_queues_in_which_an_expired_message_would_be_los
         assert len(lines) == 1, process.output()
         assert MESSAGES in lines[0]
         assert "postbote.inbound" not in lines[0]
+
+
+async def test_a_full_queue_of_somebody_elses_holds_up_no_conversation_and_others_read_along(
+    servers: Deployment, receiver: Receiver
+) -> None:
+    await servers.start("migrate")
+    await servers.processes[0].finish()
+    await servers.start("api", "bot", "deliver")
+    channel, token = await servers.api.channel()
+    await servers.api.webhook(channel, receiver, "/hook")
+    async with (
+        await aio_pika.connect(servers.environment["POSTBOTE_AMQP_URL"]) as connection,
+        connection.channel() as strangers,
+    ):
+        full = await strangers.declare_queue(
+            "stranger-full", arguments={"x-max-length": 1, "x-overflow": "reject-publish"}
+        )
+        reader = await strangers.declare_queue("stranger-reader", exclusive=True)
+        for queue in (full, reader):
+            await queue.bind("postbote.responses", f"response.{channel}.#")
+        for number in range(1, 6):
+            assert await servers.api.say(channel, token, "user-0", f"{number}") == 200
+        await until(lambda: receiver.distinct("/hook") == 5, ARRIVAL_S, "all five")
+        async with asyncio.timeout(ARRIVAL_S), reader.iterator(no_ack=True) as copies:
+            read = [json.loads((await anext(copies)).body) for _ in range(5)]
+        await full.delete(if_empty=False)
+    assert receiver.got["/hook"]["user-0"] == [1, 2, 3, 4, 5]
+    assert [copy["messageCounter"] for copy in read] == [1, 2, 3, 4, 5]
+    assert [copy["message"]["text"] for copy in read] == ["1", "2", "3", "4", "5"]

@@ -16,7 +16,7 @@ from stage import Stage
 
 from broker.models.records import BotResponse, UserMessage
 from broker.partitions import conversation_key, partition_of
-from broker.topology import INBOUND, MESSAGES, RESPONSES, inbound_key, response_key
+from broker.topology import INBOUND, MESSAGES, OUTBOUND, inbound_key, response_key
 
 MEGABYTES_10 = b'{"text":"' + b"x" * (10 * 1024 * 1024) + b'"}'
 #: Headers that no client library decodes, and such as leave no room in a frame for what a dead letter says.
@@ -124,7 +124,7 @@ async def publish_all_kinds_of_rubbish(outside: Outside, doomed: str) -> int:
     places = (
         (MESSAGES, "anything"),
         (INBOUND, inbound_key(doomed, partition)),
-        (RESPONSES, response_key(doomed, "text", partition)),
+        (OUTBOUND, response_key(doomed, "text", partition)),
     )
     bad = 0
     for exchange, key in places:
@@ -157,7 +157,7 @@ async def publish_all_kinds_of_rubbish(outside: Outside, doomed: str) -> int:
         )
         key = response_key(channel_id, "text", partition)
         # The same one twice, as a worker that died between publishing and acknowledging would.
-        await outside.publish(RESPONSES, response.model_dump_json().encode(), key)
+        await outside.publish(OUTBOUND, response.model_dump_json().encode(), key)
         bad += 2
     return bad
 
@@ -169,7 +169,7 @@ async def publish_under_hostile_headers(stage: Stage, channel_id: str, doomed: s
     places = (
         (MESSAGES, "anything"),
         (INBOUND, inbound_key(doomed, partition)),
-        (RESPONSES, response_key(doomed, "text", partition)),
+        (OUTBOUND, response_key(doomed, "text", partition)),
     )
     async with raw_publisher(stage.environment["POSTBOTE_AMQP_URL"]) as stranger:
         for properties in HOSTILE:
@@ -209,7 +209,7 @@ async def test_responses_that_are_published_twice_arrive_once(stage: Stage) -> N
                         "message": {"text": "?"},
                     }
                 )
-                await outside.publish(RESPONSES, response.model_dump_json().encode(), key, times=2)
+                await outside.publish(OUTBOUND, response.model_dump_json().encode(), key, times=2)
             await stage.wait_for(lambda: 3 in counters(one, "user"), 20.0)
         assert counters(one, "user") == [1, 2, 3]
 

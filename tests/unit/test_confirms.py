@@ -123,3 +123,11 @@ async def test_what_is_late_is_told_once_to_who_waits_and_its_confirm_still_coun
     unwanted = "no queue takes its routing key"
     assert (on.result(), late.reason, still.result()) == (unwanted, unwanted, None)
     assert (late.settled, left.settled, early.settled, len(settled)) == (True, True, False, 2)
+
+
+async def test_an_amqp_channel_that_the_broker_closes_is_not_written_to_any_more() -> None:
+    # The library says so a moment later; a publish in between would cost the whole connection.
+    confirms = Confirms(lambda: None)
+    assert not confirms.ended
+    assert feed(confirms, commands.Channel.Close(404, "NOT_FOUND - no exchange", 60, 40)) == [False]
+    assert confirms.ended

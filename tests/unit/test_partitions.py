@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.partitions import conversation_key, partition_of, partition_word
-from broker.topology import INBOUND, RESPONSES, UNROUTED, Topology, inbound_key, matches, response_key
+from broker.topology import INBOUND, OUTBOUND, UNROUTED, Topology, inbound_key, matches, response_key
 
 channel_ids = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
 user_ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
@@ -56,14 +56,14 @@ def test_a_message_reaches_its_partition_and_no_other(
     partition = partition_of(conversation_key(channel_id, user_id), partitions)
     word = partition_word(partition)
     assert topology.route(INBOUND, inbound_key(channel_id, partition)) == (f"postbote.inbound.{word}",)
-    assert topology.route(RESPONSES, response_key(channel_id, kind, partition)) == (
+    assert topology.route(OUTBOUND, response_key(channel_id, kind, partition)) == (
         f"postbote.outbound.{word}",
     )
 
 
 def test_what_no_partition_wants_is_caught() -> None:
-    assert Topology(4).route(RESPONSES, response_key("demo", "text", 4)) == (UNROUTED,)
-    assert Topology(4).route(RESPONSES, "p00.and-then-more") == (UNROUTED,)
+    assert Topology(4).route(OUTBOUND, response_key("demo", "text", 4)) == (UNROUTED,)
+    assert Topology(4).route(OUTBOUND, "p00.and-then-more") == (UNROUTED,)
 
 
 @pytest.mark.parametrize(

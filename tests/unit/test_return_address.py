@@ -13,7 +13,7 @@ from broker.models.records import BotResponse, UserMessage
 from broker.partitions import conversation_key, partition_of, partition_word
 from broker.registry.records import DeadLetter
 from broker.return_address import ReturnAddress, return_address
-from broker.topology import INBOUND, MESSAGES, RESPONSES, UNROUTED, Topology, inbound_queue, outbound_queue
+from broker.topology import INBOUND, MESSAGES, OUTBOUND, UNROUTED, Topology, inbound_queue, outbound_queue
 
 TOPOLOGY = Topology(4)
 MESSAGE = UserMessage(
@@ -74,9 +74,9 @@ def test_a_message_goes_to_the_partition_that_its_conversation_has_now(one: Dead
 )
 def test_a_response_goes_to_those_who_deliver_it_and_the_bot_is_not_asked(one: DeadLetter) -> None:
     address = sent(one)
-    assert (address.exchange, address.message_id, address.envelope.id) == (RESPONSES, None, RESPONSE.id)
+    assert (address.exchange, address.message_id, address.envelope.id) == (OUTBOUND, None, RESPONSE.id)
     assert address.envelope.routing_key == f"response.ch_a.quick_replies.{WORD}"
-    assert TOPOLOGY.route(RESPONSES, address.envelope.routing_key) == (outbound_queue(WORD),)
+    assert TOPOLOGY.route(OUTBOUND, address.envelope.routing_key) == (outbound_queue(WORD),)
 
 
 @pytest.mark.parametrize("key", ["", "anything.at.all", "\ufffd" * 200])
