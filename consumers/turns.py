@@ -34,11 +34,26 @@ async def answer(bot: Bot, message: UserMessage, conversation: Conversation, tim
                 return await bot.reply(message, session)
         except TimeoutError:
             failure = f"it took longer than {timeout_s:g} s"
-        except Exception as error:
-            failure = f"{type(error).__name__}: {error}"
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # The bot's own, or of a library that it uses: it asks nobody here to end.
+            failure = told(error)
+        except (Exception, SystemExit) as error:
+            failure = told(error)
         if wait is not None:
             await asyncio.sleep(wait * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load, keeps no secret
     raise BotFailed(f"{len(WAITS_S) + 1} tries failed; the last: {failure}")
+
+
+def told(error: BaseException) -> str:
+    """Say what an exception of a bot's says, whatever it does when it is asked, as text that can be written."""
+    try:
+        text = str(error)
+    except Exception:
+        text = "it cannot say why"
+    return f"{type(error).__name__}: {text}".encode("utf-8", "replace").decode()
 
 
 def new_turn(message: UserMessage, conversation: Conversation, reply: Reply, revision: int) -> NewTurn:
@@ -50,8 +65,8 @@ def new_turn(message: UserMessage, conversation: Conversation, reply: Reply, rev
             _record(message, said, index, count, conversation.message_counter + index, revision)
             for index, said in enumerate(reply.responses, start=1)
         ]
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise BotFailed(f"it replied with what is no Reply of JSON objects: {error}") from error
+    except Exception as error:
+        raise BotFailed(f"it replied with what is no Reply of JSON objects: {told(error)}") from error
     return _turn(message, conversation, responses, session, revision=revision)
 
 
