@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 from broker.api.schemas import Shape
 from broker.api.webhook_fields import MOST_EVENTS, check_event, check_headers, check_url
+from broker.registry.records import LEAST_RATE_LIMIT
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -56,7 +57,13 @@ TimeToLiveSeconds = Annotated[
     ),
 ]
 RateLimit = Annotated[
-    float, Field(gt=0, le=10_000, strict=True, description="Deliveries a second; 0.5 is one in two seconds.")
+    float,
+    Field(
+        ge=LEAST_RATE_LIMIT,
+        le=10_000,
+        strict=True,
+        description="Deliveries a second; 0.5 is one in two seconds, and the least, 0.001, one in 1,000.",
+    ),
 ]
 
 ALL_RESPONSES = ["response.#"]
