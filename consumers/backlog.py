@@ -14,14 +14,18 @@ from dataclasses import replace
 from datetime import timedelta
 
 import structlog
+from pydantic import ValidationError
 
 from broker.models.records import BotResponse, now
 from broker.registry.backlog import LaneWorked
 from broker.registry.records import BacklogLane, Delivery
-from consumers.delivering import Deliverer, Job, Later, Settled
+from consumers.clock_watch import ClockWatch
+from consumers.delivering import Deliverer
 from consumers.gates import Gates
+from consumers.job import Job, Later, Settled
 from consumers.lanes import HandedBack
 from consumers.parking import Parking
+from consumers.rejection import why_invalid
 from consumers.serving import Stop
 
 log = structlog.get_logger()
@@ -36,6 +40,10 @@ SETTLE_S = 5.0
 LEASE_S = 120.0
 
 
+#: No lane is held, or was written, so far from now, where all clocks are right to a minute or two, in seconds.
+AHEAD_S = 2 * LEASE_S
+
+
 class Drainer:
     """Drains the backlog with one task for each lane in hand. `run` ends when stopping begins."""
 
@@ -45,6 +53,7 @@ class Drainer:
         self._gates = gates
         self._stop = stop
         self._lanes: dict[asyncio.Task[None], _Hold] = {}
+        self._clock = ClockWatch(LEASE_S)
 
     async def run(self) -> None:
         """Look for due lanes and drain them, until told to stop; then let what is in flight end."""
@@ -63,6 +72,8 @@ class Drainer:
 
     async def _look(self) -> None:
         began = time.monotonic()
+        if self._clock.set_back(now().timestamp(), began):
+            await self._bring_back()
         try:
             claimed = await self._claim()
         except Exception:
@@ -80,6 +91,14 @@ class Drainer:
             # With a backlog of very many webhooks a look takes a while: no more than a tenth of the time.
             pause = max(LOOK_S, 10 * (time.monotonic() - began))
             await self._stop.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load
+
+    async def _bring_back(self) -> None:
+        try:
+            brought = await self._stop.unless(self._parking.bring_back(AHEAD_S))
+            if brought:
+                log.warning("backlog.clock_set_back", lanes=brought)
+        except Exception:
+            log.exception("backlog.bringing_back_failed")
 
     async def _claim(self) -> list[BacklogLane]:
         room = LANES - len(self._lanes)
@@ -103,7 +122,8 @@ class Drainer:
                 pass
         except HandedBack:
             # Nothing of it was done since the last write: let go, so that another worker need not wait.
-            await self._parking.settle(LaneWorked(lane, (), now(), None))
+            at = now()
+            await self._parking.settle(LaneWorked(lane, (), at, None, at))
         except Exception:
             # The lease runs out, and another worker tries then.
             log.exception("backlog.drain_failed", webhook=lane.webhook_id, conversation=lane.conversation_key)
@@ -123,8 +143,9 @@ class Drainer:
             if wait_s is not None or hold.letting_go or time.monotonic() - since > SETTLE_S:
                 break
         going_on = wait_s is None and not hold.letting_go
-        due = now() + timedelta(seconds=wait_s or 0.0)
-        live = await self._parking.settle(LaneWorked(lane, done, due, LEASE_S if going_on else None))
+        at = now()
+        due = at + timedelta(seconds=wait_s or 0.0)
+        live = await self._parking.settle(LaneWorked(lane, done, due, LEASE_S if going_on else None, at))
         if live:
             log.debug("lane.live", webhook=lane.webhook_id, conversation=lane.conversation_key)
         return going_on and not live
@@ -133,10 +154,16 @@ class Drainer:
         """Make one attempt; the wait before the next is None where the delivery is settled."""
         if delivery.response is None:
             return _settled(delivery, Settled("dead", "its response is missing")), None
+        try:
+            response = BotResponse.model_validate(delivery.response)
+        except ValidationError as error:
+            # Raised, it would hold up its lane for ever.
+            unknown = f"not a bot response of a known version: {why_invalid(error)}"
+            return _settled(delivery, Settled("dead", unknown)), None
         job = Job(
             delivery.id,
             delivery.webhook_id,
-            BotResponse.model_validate(delivery.response),
+            response,
             attempts=delivery.attempt_count,
             attempts_before=delivery.attempts_before,
             age_s=(now() - (delivery.redriven_at or delivery.created_at)).total_seconds(),

@@ -30,7 +30,7 @@ from consumers.lanes import Lane, Lanes
 from consumers.outage import outlast
 from consumers.rejection import why_invalid
 from consumers.turn_writing import Turns
-from consumers.turns import BotFailed, answer, failed_turn, new_turn, session_update
+from consumers.turns import BotFailed, answer, failed_turn, new_turn, session_update, told
 
 log = structlog.get_logger()
 
@@ -52,6 +52,8 @@ class Bots:
             return self.make(channel.bot)
         except PostboteError as error:
             raise BotFailed(str(error)) from error
+        except Exception as error:
+            raise BotFailed(f"it cannot be made of the channel's settings: {told(error)}") from error
 
 
 @dataclass(frozen=True, slots=True)

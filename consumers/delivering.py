@@ -1,26 +1,37 @@
 """Delivering: all that stands between a delivery and its webhook, for first tries and for the backlog alike.
 
-Nothing here is raised for what an endpoint does, and nothing is written: whoever asks settles what comes of it.
+Nothing here is raised for what an endpoint does or a message holds, and nothing is written: whoever asks settles what
+comes of it.
 """
 
 import asyncio
 import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
-from broker.models.records import BotResponse
+import structlog
+
+from broker.models.records import BotResponse, now
 from broker.registry.records import Attempt, Channel, Webhook
 from consumers.attempt import Outcome
 from consumers.breaker import Admission
 from consumers.directory import Directory
 from consumers.gates import Gate, Gates, Passage
+from consumers.job import Job, Later, Settled
+from consumers.lanes import HandedBack
+from consumers.pace import LONGEST_TURN_S, Pace, Turn
 from consumers.retry import Answer, Decision, Delivered, Disable, GiveUp, Policy, TryAgain, decide
 from consumers.standing import Standing
 
+log = structlog.get_logger()
+
 #: How long what a slow or failing webhook had too much of waits for its attempt from the backlog, in seconds.
 CROWDING_WAIT_S = 1.0
+#: A delivery waits so long in the backlog for its turn before it is looked at again, in seconds.
+LONGEST_PACED_WAIT_S = 60.0
+#: Whoever waits for a turn looks so often whether the webhook is still as it was, in seconds.
+LOOK_AGAIN_S = 1.0
 
 
 class Posting(Protocol):
@@ -39,44 +50,6 @@ class Disabling(Protocol):
     async def disable(self, webhook: Webhook, reason: str) -> None:
         """Disable a webhook, saying why."""
         ...
-
-
-@dataclass(slots=True)
-class Job:
-    """One delivery that is to be tried."""
-
-    id: str
-    webhook_id: str
-    response: BotResponse
-    #: Attempts so far, and of these the ones before its last redrive, which the schedule does not count.
-    attempts: int
-    attempts_before: int
-    #: How old it is, and for how long it has been in memory, in seconds: infinite where it is in the backlog.
-    age_s: float
-    in_memory_s: float
-
-    @property
-    def first(self) -> bool:
-        """True for a first try; what comes from the backlog is none, whatever it went through."""
-        return self.attempts == 0 and self.in_memory_s < float("inf")
-
-
-@dataclass(slots=True)
-class Settled:
-    """The delivery is done with."""
-
-    status: Literal["delivered", "dead", "expired"]
-    reason: str | None = None
-    attempt: Attempt | None = None
-
-
-@dataclass(slots=True)
-class Later:
-    """The delivery waits, in memory or in the backlog, for so many seconds."""
-
-    wait_s: float
-    from_: Literal["memory", "backlog"]
-    attempt: Attempt | None = None
 
 
 #: Opens the time in which a job waits and nothing has begun.
@@ -105,74 +78,135 @@ class Deliverer:
     async def attempt(
         self, job: Job, *, waiting: Waiting, crowds: Callable[[], bool] = lambda: False
     ) -> Settled | Later:
-        """Make one attempt, if one may be made now.
+        """Make one attempt, if one may be made now. Raises nothing for what an endpoint does or a message holds.
 
         `waiting` is entered while nothing has begun yet, so that whoever stops can break that off. `crowds`
         tells whether the webhook has more in memory than a slow or failing one may have.
         """
-        found = self._directory.known(job.response.channel_id)
-        if found is None:
-            with waiting():
-                found = await self._directory.of_channel(job.response.channel_id)
-        webhook = None if found is None else found.webhook(job.webhook_id)
-        if found is None or webhook is None:
-            return Settled("dead", "the webhook was deleted")
-        policy = self._policy.of(found.channel, webhook)
-        outlived = policy.outlived(job.age_s)
-        if outlived is not None:
-            return Settled("expired", outlived)
-        if not webhook.enabled:
-            return Later(0.0, "backlog")
-        gate = self._gates.of(webhook)
-        if gate.pace is not None and self._held_up(gate, crowds) is None:
-            with waiting():
-                await asyncio.sleep(gate.pace.take(self._gates.clock()))
-        passage: Passage | None = None
+        try:
+            return await self._attempt(job, waiting, crowds)
+        except HandedBack:
+            raise
+        except Exception as error:
+            # Raised, it would end the session of the partition, again and again, and be no failed attempt either.
+            log.exception("delivery.attempt_failed", delivery=job.id, webhook=job.webhook_id)
+            detail = f"Postbote could not make this attempt ({type(error).__name__}); its log says why"
+            failed = Attempt(job.attempts + 1, now(), 0, None, "unexpected", detail)
+            return _settle(self._decide(job, self._policy_of(job), Answer(None), 0.0), failed)
+
+    async def _attempt(self, job: Job, waiting: Waiting, crowds: Callable[[], bool]) -> Settled | Later:
+        began, waited_s = self._gates.clock(), 0.0
         since: float | None = None
-        while passage is None:
-            held_up = self._held_up(gate, crowds)
-            if held_up is not None:
-                gate.ask()
-                return held_up
-            passage = self._gates.enter_now(gate, first=job.first)
-            if passage is None:
+        turn: Turn | None = None
+        passage: Passage | None = None
+        admission: Admission | None = None
+        sure = False
+        well: bool | None = None
+        body_s = 0.0
+        try:
+            while True:
+                # After each wait all is looked at anew: the webhook may be another by now, or gone.
+                found = self._directory.known(job.response.channel_id)
+                if found is None:
+                    with waiting():
+                        found = await self._directory.of_channel(job.response.channel_id)
+                webhook = None if found is None else found.webhook(job.webhook_id)
+                if found is None or webhook is None:
+                    return Settled("dead", "the webhook was deleted")
+                policy = self._policy.of(found.channel, webhook)
+                outlived = policy.outlived(job.age_s + waited_s)
+                if outlived is not None:
+                    return Settled("expired", outlived)
+                if not webhook.enabled:
+                    return Later(0.0, "backlog")
+                gate = self._gates.of(webhook)
+                held_up = self._held_up(gate, crowds if turn is None else _never)
+                if held_up is not None:
+                    gate.ask()
+                    return held_up
+                if turn is not None or gate.pace is not None:
+                    queued = self._queue_up(gate.pace, turn)
+                    if isinstance(queued, Later):
+                        if sure:
+                            return queued
+                        # So long a wait may be what somebody has just mended.
+                        sure = True
+                        self._directory.forget(job.response.channel_id)
+                        continue
+                    turn = queued
+                    if turn is not None and not turn.come.done():
+                        with waiting():
+                            await asyncio.wait({turn.come}, timeout=LOOK_AGAIN_S)
+                        waited_s = self._gates.clock() - began
+                        continue
+                if passage is not None:
+                    break
+                passage = self._gates.enter_now(gate, first=job.first)
+                if passage is not None:
+                    break
                 if since is None:
                     # A first try has waited since it came into memory, whatever is asked for has from now on.
                     since = self._gates.clock() - (job.in_memory_s if job.first else 0.0)
                 with waiting():
                     passage = await self._gates.enter(gate, first=job.first, since=since)
-        well: bool | None = None
-        body_s = 0.0
-        try:
-            # While it waited for its place, others may have found out that the endpoint fails.
-            held_up = self._held_up(gate, crowds) if since is not None else None
-            if held_up is not None:
-                return held_up
+                waited_s = self._gates.clock() - began
             admission = gate.breaker.admit(self._gates.clock())
             if admission is None:
                 return Later(gate.breaker.wait_s(self._gates.clock()), "backlog")
-            try:
-                outcome = await self._poster.post(
-                    found.channel, webhook, job.response, job.id, job.attempts + 1
-                )
-            except BaseException:
-                gate.breaker.abandon(admission)
-                raise
+            turn = None
+            outcome = await self._poster.post(found.channel, webhook, job.response, job.id, job.attempts + 1)
             answer = outcome.answer
             well, body_s = answer.alive, outcome.body_s
+        except BaseException:
+            if admission is not None:
+                gate.breaker.abandon(admission)
+            raise
         finally:
-            # An answer whose body trickles was quick all the same: its status line is what counts.
-            passage.leave(well, self._gates.clock() - body_s)
+            if turn is not None:
+                turn.leave()
+            if passage is not None:
+                # An answer whose body trickles was quick all the same: its status line is what counts.
+                passage.leave(well, self._gates.clock() - body_s)
         self._learn(gate, webhook, admission, answer, policy)
-        decision = decide(
+        decision = self._decide(job, policy, answer, waited_s + outcome.attempt.duration_ms / 1000)
+        if isinstance(decision, Disable):
+            await self._disabling.disable(webhook, decision.reason)
+        return _settle(decision, outcome.attempt)
+
+    def _policy_of(self, job: Job) -> Policy:
+        """Return the policy that a delivery goes by, or the usual one where its own cannot be had."""
+        found = self._directory.known(job.response.channel_id)
+        webhook = None if found is None else found.webhook(job.webhook_id)
+        if found is None or webhook is None:
+            return self._policy
+        try:
+            return self._policy.of(found.channel, webhook)
+        except ValueError:
+            return self._policy
+
+    def _queue_up(self, pace: Pace | None, turn: Turn | None) -> Turn | Later | None:
+        """Return a turn at the webhook's pace as it is now, or for how long to wait outside of memory."""
+        if turn is not None:
+            if turn.pace is pace:
+                return turn
+            turn.leave()
+        if pace is None:
+            return None
+        wait_s = pace.wait_s(self._gates.clock())
+        if wait_s > LONGEST_TURN_S:
+            # In time to queue up before its turn comes, and not for longer than it may take to learn of another pace.
+            return Later(min(wait_s - LONGEST_TURN_S / 2, LONGEST_PACED_WAIT_S), "backlog")
+        return pace.turn()
+
+    def _decide(self, job: Job, policy: Policy, answer: Answer, lasted_s: float) -> Decision:
+        return decide(
             policy,
             answer,
             attempts=job.attempts + 1 - job.attempts_before,
-            in_memory_s=job.in_memory_s + outcome.attempt.duration_ms / 1000,
-            age_s=job.age_s + outcome.attempt.duration_ms / 1000,
+            in_memory_s=job.in_memory_s + lasted_s,
+            age_s=job.age_s + lasted_s,
             chance=random.random(),  # noqa: S311 - spreads load, keeps no secret
         )
-        return await self._conclude(decision, outcome.attempt, webhook)
 
     def _held_up(self, gate: Gate, crowds: Callable[[], bool]) -> Later | None:
         at = self._gates.clock()
@@ -195,14 +229,18 @@ class Deliverer:
         delivered = answer.status_code is not None and 200 <= answer.status_code < 300
         self._standing.note(webhook, delivered=delivered, change=change)
 
-    async def _conclude(self, decision: Decision, attempt: Attempt, webhook: Webhook) -> Settled | Later:
-        match decision:
-            case Delivered():
-                return Settled("delivered", None, attempt)
-            case GiveUp(reason, status):
-                return Settled(status, reason, attempt)
-            case Disable(reason):
-                await self._disabling.disable(webhook, reason)
-                return Later(0.0, "backlog", attempt)
-            case TryAgain(wait_s, from_):
-                return Later(wait_s, from_, attempt)
+
+def _settle(decision: Decision, attempt: Attempt) -> Settled | Later:
+    match decision:
+        case Delivered():
+            return Settled("delivered", None, attempt)
+        case GiveUp(reason, status):
+            return Settled(status, reason, attempt)
+        case Disable():
+            return Later(0.0, "backlog", attempt)
+        case TryAgain(wait_s, from_):
+            return Later(wait_s, from_, attempt)
+
+
+def _never() -> bool:
+    return False

@@ -25,10 +25,11 @@ from broker.registry.records import Delivery, Webhook
 from broker.room import LIGHT, weight
 from broker.topology import matches
 from consumers.dead_letters import bury
-from consumers.delivering import Deliverer, Later, Settled
+from consumers.delivering import Deliverer
 from consumers.delivery_log import DeliveryLog
 from consumers.directory import Directory
 from consumers.gates import Gates
+from consumers.job import Later, Settled
 from consumers.lanes import Lane, Lanes
 from consumers.outage import outlast
 from consumers.parking import Parked, Parking
@@ -212,9 +213,10 @@ class DeliverySession:
         """Put the lane into the backlog: the head, and all that wait behind it at this moment."""
         waiting = list(lane.items)
         log.debug("lane.parked", webhook=lane.key[0], conversation=lane.key[1], messages=len(waiting))
-        due = now() + timedelta(seconds=wait_s)
+        at = now()
+        due = at + timedelta(seconds=wait_s)
         await self._shared.parking.park(
-            LaneToPark(self._partition, [item.delivery("pending") for item in waiting], due)
+            LaneToPark(self._partition, [item.delivery("pending") for item in waiting], due, at)
         )
         if self._parked is not None:
             self._parked.parked(lane.key)

@@ -14,7 +14,7 @@ from consumers.breaker import Breaker, Tuning
 from consumers.concurrency import Concurrency
 from consumers.in_flight import Place, Places
 from consumers.origins import OriginPlaces, Origins, Share
-from consumers.pace import Pace
+from consumers.pace import LONGEST_TURN_S, Pace
 
 #: Gates kept; of those that nobody uses and that know nothing bad, the one used longest ago goes first. Where so many
 #: again know something bad, those go too.
@@ -113,7 +113,7 @@ class Gates:
         else:
             share = webhook.rate_limit / max(1, self._workers())
             if gate.pace is None:
-                gate.pace = Pace(share)
+                gate.pace = Pace(share, self.clock)
             gate.pace.rate = share
         return gate
 
@@ -138,8 +138,8 @@ class Gates:
             return 0 if gate.breaker.wait_s(self.clock()) else 1
         most = self._most_each
         if gate.pace is not None:
-            # As many as have their turn within ten seconds: a lane that only waits should not be held.
-            most = max(1, min(most, int(gate.pace.rate * 10)))
+            # A lane that waits for its turn for longer should not be held.
+            most = max(1, min(most, int(gate.pace.rate * LONGEST_TURN_S)))
         return max(0, most - gate.users)
 
     def servers(self, webhook_ids: Iterable[str]) -> list[tuple[int, list[str]]]:

@@ -11,9 +11,8 @@ from collections.abc import Hashable
 from itertools import islice
 from weakref import WeakValueDictionary
 
-from yarl import URL
-
 from broker.registry.records import Webhook
+from broker.webhook_url import WebhookUrl
 from consumers.concurrency import LEAST, Waiters
 from consumers.http.opening import Origin
 
@@ -150,7 +149,7 @@ class Origins:
 def origin_of(url: str) -> Origin:
     """Return the origin of a URL, however it writes the host; of one that cannot be posted to, one like no other."""
     try:
-        origin = Origin.of(URL(url))
+        found = WebhookUrl.of(url)
     except ValueError:
         return Origin(url, 0, tls=False)
-    return origin._replace(host=origin.host.lower().rstrip("."))
+    return Origin(found.host.lower().rstrip("."), found.port, found.tls)

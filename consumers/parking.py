@@ -72,6 +72,10 @@ class BacklogStore(Protocol):
         """Take hold of lanes that are due, so many of each webhook."""
         ...
 
+    async def bring_back(self, ahead_s: float) -> int:
+        """Bring lanes back to the present whose schedule a clock wrote that has been set back since."""
+        ...
+
     async def heads(self, lanes: Sequence[BacklogLane], limit: int) -> list[list[Delivery]]:
         """Return the first pending deliveries of each lane, in order."""
         ...
@@ -112,6 +116,10 @@ class Parking:
     async def claim(self, wanted: Mapping[str, int], lease_s: float) -> list[BacklogLane]:
         """Take hold of lanes that are due, so many of each webhook."""
         return await outlast(lambda: self._store.claim(wanted, lease_s), "backlog.claiming")
+
+    async def bring_back(self, ahead_s: float) -> int:
+        """Bring lanes back to the present that were written more than `ahead_s` from now; returns how many."""
+        return await outlast(lambda: self._store.bring_back(ahead_s), "backlog.bringing_back")
 
     async def head(self, lane: BacklogLane) -> list[Delivery]:
         """Return a page of a lane's first pending deliveries, in order."""

@@ -3,10 +3,9 @@
 What is the same for all deliveries of a webhook is made once and kept for as long as the webhook is the same.
 """
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
-
-from yarl import URL
 
 from broker import __version__
 from broker.models.outbound import webhook_body
@@ -14,11 +13,14 @@ from broker.models.records import BotResponse
 from broker.registry.records import Webhook
 from broker.signature import sign
 from broker.trace import child
+from broker.webhook_url import WebhookUrl
 from consumers.http.opening import Origin
 
 USER_AGENT = f"Postbote/{__version__}"
 #: Headers that a webhook's own take the place of.
 _DEFAULTS = {"User-Agent": USER_AGENT, "Accept": "*/*"}
+#: What would end a line, or be read otherwise by some server; a tab is a blank within a header.
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 #: Webhooks whose part is kept; the one that was made first goes first.
 MOST_KEPT = 20_000
 
@@ -35,18 +37,18 @@ class Fixed:
     @classmethod
     def of(cls, webhook: Webhook) -> "Fixed":
         """Make it; raises ValueError where the URL or a header is none."""
-        url = URL(webhook.url)
-        origin = Origin.of(url)
+        url = WebhookUrl.of(webhook.url)
         own = {name.lower() for name in webhook.headers}
         headers = {
-            "Host": url.host_port_subcomponent or "",
+            "Host": url.host_header,
             "Content-Type": "application/json",
             **{name: value for name, value in _DEFAULTS.items() if name.lower() not in own},
             **webhook.headers,
         }
-        lines = [f"POST {url.raw_path_qs} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-        if any("\r" in line or "\n" in line for line in lines):
-            raise ValueError("a header or the URL holds the end of a line")
+        lines = [f"POST {url.target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+        if any(map(_CONTROL.search, lines)):
+            raise ValueError("a header or the URL holds a control character")
+        origin = Origin(url.host, url.port, url.tls)
         return cls(
             webhook, origin, "".join(f"{line}\r\n" for line in lines).encode("utf-8", "surrogateescape")
         )

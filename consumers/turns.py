@@ -45,8 +45,14 @@ async def answer(bot: Bot, message: UserMessage, conversation: Conversation, tim
                 return await bot.reply(message, session)
         except TimeoutError:
             failure = f"it took longer than {timeout_s:g} s"
-        except Exception as error:
-            failure = f"{type(error).__name__}: {error}"
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # The bot's own, or of a library that it uses: it asks nobody here to end.
+            failure = told(error)
+        except (Exception, SystemExit) as error:
+            failure = told(error)
         if wait is not None:
             await asyncio.sleep(wait * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load, keeps no secret
     raise BotFailed(f"{len(WAITS_S) + 1} tries failed; the last: {failure}")
@@ -55,6 +61,15 @@ async def answer(bot: Bot, message: UserMessage, conversation: Conversation, tim
 def session_update(message: UserMessage, conversation: Conversation) -> Reply:
     """Reply for the bot to a message without content: nothing is said, and the session is as it wrote it."""
     return Reply([], session_after(message, conversation.session))
+
+
+def told(error: BaseException) -> str:
+    """Say what an exception of a bot's says, whatever it does when it is asked, as text that can be written."""
+    try:
+        text = str(error)
+    except Exception:
+        text = "it cannot say why"
+    return f"{type(error).__name__}: {text}".encode("utf-8", "replace").decode()
 
 
 def new_turn(
@@ -69,8 +84,8 @@ def new_turn(
             _record(message, each, index, count, conversation.message_counter + index, revision)
             for index, (each, _) in enumerate(said, start=1)
         ]
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise BotFailed(f"it replied with what is no Reply of JSON objects: {error}") from error
+    except Exception as error:
+        raise BotFailed(f"it replied with what is no Reply of JSON objects: {told(error)}") from error
     try:
         require_session_fits(session_size, conversation.session)
     except ValueError as error:

@@ -8,7 +8,7 @@ from broker.models.records import BotResponse, now
 from broker.partitions import conversation_key
 from broker.port import Envelope, Subscription
 from broker.registry.records import Attempt, Delivery
-from consumers.delivering import Job
+from consumers.job import Job
 
 
 class Receipt:

@@ -18,6 +18,7 @@ from broker.api.webhook_fields import (
     check_headers,
     check_url,
 )
+from broker.registry.records import LEAST_RATE_LIMIT
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -103,7 +104,13 @@ TimeToLiveSeconds = Annotated[
     ),
 ]
 RateLimit = Annotated[
-    float, Field(gt=0, le=10_000, strict=True, description="Deliveries a second; 0.5 is one in two seconds.")
+    float,
+    Field(
+        ge=LEAST_RATE_LIMIT,
+        le=10_000,
+        strict=True,
+        description="Deliveries a second; 0.5 is one in two seconds, and the least, 0.001, one in 1,000.",
+    ),
 ]
 
 ALL_RESPONSES = ["response.#"]

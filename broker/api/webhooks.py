@@ -106,7 +106,7 @@ class WebhookView(AdminEndpoint):
         """Change a webhook; what is absent stays, null brings back the default.
 
         Enabling clears disabledReason and failingSince. What waits is due at once then, and after a change of
-        the URL.
+        the URL or of the rate limit.
 
         Tags: webhooks
         Security: admin

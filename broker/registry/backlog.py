@@ -7,7 +7,7 @@ in one transaction; they are locked in the order of their keys, so that nobody w
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from sqlalchemy import select, update
@@ -23,6 +23,8 @@ from broker.registry.tables import backlog_lanes
 
 #: Lanes woken in one transaction.
 LANES_A_PIECE = 2000
+#: Clocks of two machines are no further apart than this.
+APART = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,8 @@ class LaneToPark:
     partition: int
     waiting: Sequence[Delivery]
     next_attempt_at: datetime
+    #: When that was reckoned.
+    at: datetime = field(default_factory=now)
 
     @property
     def key(self) -> LaneKey:
@@ -50,6 +54,8 @@ class LaneWorked:
     done: Sequence[Delivery]
     next_attempt_at: datetime
     lease_s: float | None
+    #: When that was reckoned.
+    at: datetime = field(default_factory=now)
 
     @property
     def key(self) -> LaneKey:
@@ -79,6 +85,7 @@ class Backlog:
                 "conversation_key": key[1],
                 "partition": opened[key].partition,
                 "next_attempt_at": opened[key].next_attempt_at,
+                "leased_until": opened[key].at - APART,
             }
             for key in sorted(opened)
         ]
@@ -146,6 +153,40 @@ class Backlog:
                         .values(next_attempt_at=now())
                     )
 
+    async def bring_back(self, ahead_s: float) -> int:
+        """Bring lanes back to the present whose schedule a clock wrote that has been set back since.
+
+        They are told by being held, or written, more than `ahead_s` from now. Each is due after the same wait as
+        before. Returns how many there were; the table is read from end to end.
+        """
+        brought = 0
+        while True:
+            at = now()
+            ahead = (
+                select(backlog_lanes)
+                .where(backlog_lanes.c.leased_until > at + timedelta(seconds=ahead_s))
+                .order_by(backlog_lanes.c.webhook_id, backlog_lanes.c.conversation_key)
+                .limit(LANES_A_PIECE)
+                .with_for_update()
+            )
+            async with self._db.write() as connection:
+                rows = (await connection.execute(ahead)).all()
+                await self._hold(
+                    connection,
+                    [
+                        (
+                            row.webhook_id,
+                            row.conversation_key,
+                            row.next_attempt_at - (row.leased_until + APART - at),
+                            at - APART,
+                        )
+                        for row in rows
+                    ],
+                )
+            brought += len(rows)
+            if len(rows) < LANES_A_PIECE:
+                return brought
+
     async def heads(self, lanes: Sequence[BacklogLane], limit: int) -> list[list[Delivery]]:
         """Return the first pending deliveries of each lane, in order."""
         keys = [(lane.webhook_id, lane.conversation_key) for lane in lanes]
@@ -170,14 +211,13 @@ class Backlog:
             unfinished = {(row[0], row[1]) for row in rows}
             if finished := keys - unfinished:
                 await connection.execute(self._lanes.close, self._lanes.name(finished))
-            at = now()
             await self._hold(
                 connection,
                 [
                     (
                         *lane.key,
                         lane.next_attempt_at,
-                        None if lane.lease_s is None else at + timedelta(seconds=lane.lease_s),
+                        lane.at + (-APART if lane.lease_s is None else timedelta(seconds=lane.lease_s)),
                     )
                     for lane in lanes
                     if lane.key in unfinished
@@ -190,7 +230,7 @@ class Backlog:
         return {(row[0], row[1]) for row in rows}
 
     async def _hold(
-        self, connection: AsyncConnection, lanes: Sequence[tuple[str, str, datetime, datetime | None]]
+        self, connection: AsyncConnection, lanes: Sequence[tuple[str, str, datetime, datetime]]
     ) -> None:
         if lanes:
             names = self._lanes.held.names

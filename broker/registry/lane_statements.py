@@ -39,7 +39,14 @@ class LaneStatements:
 
     def __init__(self, dialect: str) -> None:
         self.opened = Rows(
-            dialect, [_lane.webhook_id, _lane.conversation_key, _lane.partition, _lane.next_attempt_at]
+            dialect,
+            [
+                _lane.webhook_id,
+                _lane.conversation_key,
+                _lane.partition,
+                _lane.next_attempt_at,
+                _lane.leased_until,
+            ],
         )
         insert = insert_into(dialect, backlog_lanes).from_select(self.opened.names, self.opened.source)
         #: Makes rows for lanes, and locks those that are there. An update that changes nothing, for its lock: were

@@ -13,6 +13,9 @@ JsonObject = dict[str, Any]
 #: pending: in the backlog; delivered: answered 2xx; dead: given up; expired: outlived its time to live.
 DeliveryStatus = Literal["pending", "delivered", "dead", "expired"]
 
+#: The least `rate_limit`, in deliveries a second: with less than one in 1,000 s a webhook would look broken.
+LEAST_RATE_LIMIT = 0.001
+
 
 @dataclass(frozen=True, slots=True)
 class Channel:
@@ -123,7 +126,8 @@ class Attempt:
     started_at: datetime
     duration_ms: int
     status_code: int | None
-    #: timeout, connection, tls, dns, refused_address, invalid_url, broken_answer; None where an answer came.
+    #: timeout, connection, tls, dns, refused_address, invalid_url, broken_answer, or unexpected, which is a fault of
+    #: Postbote's own; None where an answer came.
     error: str | None
     detail: str = ""
     #: The first 4 KiB of the answer.

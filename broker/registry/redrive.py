@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.models.records import now
 from broker.partitions import partition_of
+from broker.registry.backlog import APART
 from broker.registry.database import Database
 from broker.registry.deliveries import record_of, written_out
 from broker.registry.records import Delivery, DeliveryStatus
@@ -46,7 +47,8 @@ class Redrive:
         self._partitions = partitions
         lane = backlog_lanes.c
         self._lane_rows = Rows(
-            database.dialect, [lane.webhook_id, lane.conversation_key, lane.partition, lane.next_attempt_at]
+            database.dialect,
+            [lane.webhook_id, lane.conversation_key, lane.partition, lane.next_attempt_at, lane.leased_until],
         )
         insert = database.insert(backlog_lanes).from_select(self._lane_rows.names, self._lane_rows.source)
         at = insert.excluded.next_attempt_at
@@ -140,6 +142,7 @@ class Redrive:
                 "conversation_key": key,
                 "partition": partition_of(key, self._partitions),
                 "next_attempt_at": at,
+                "leased_until": at - APART,
             }
             for key in sorted(conversations)
         ]

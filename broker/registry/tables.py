@@ -245,7 +245,8 @@ backlog_lanes = Table(
     Column("conversation_key", Words(), primary_key=True),
     Column("partition", Integer, nullable=False),
     Column("next_attempt_at", Utc, nullable=False),
-    # Whoever drains the lane holds it until then; a drainer that died lets go by the clock.
+    # Whoever drains the lane holds it until then; a drainer that died lets go by the clock. Of a lane that nobody
+    # holds, a minute before its schedule was written: one of the future tells that the clock was set back.
     Column("leased_until", Utc),
     # Each webhook's lanes by when they are due: nobody looks past those of a webhook that has a million.
     Index(None, "webhook_id", "next_attempt_at"),

@@ -99,8 +99,8 @@ class Webhooks:
     async def update(self, webhook_id: str, changes: Mapping[str, Any]) -> Webhook | None:
         """Change the named columns; None where there is no such webhook.
 
-        Enabling clears the reason, and what is known of failures. After that, and after a change of the URL,
-        whatever waits in the backlog is due at once.
+        Enabling clears the reason, and what is known of failures. After that, and after a change of the URL or of the
+        rate, whatever waits in the backlog is due at once.
         """
         values = dict(changes)
         if values.get("enabled") is True:
@@ -113,7 +113,7 @@ class Webhooks:
                 return None
             changed = update(webhooks).where(webhooks.c.id == webhook_id).returning(webhooks)
             row = (await connection.execute(changed.values(**(values or {"id": webhook_id})))).first()
-            if values.get("enabled") is True or "url" in values:
+            if values.get("enabled") is True or "url" in values or "rate_limit" in values:
                 await connection.execute(
                     update(backlog_lanes)
                     .where(backlog_lanes.c.webhook_id == webhook_id, backlog_lanes.c.next_attempt_at > now())

@@ -25,7 +25,9 @@ Retry = Annotated[
 TimeToLive = Annotated[
     float | None, typer.Option(help="How old an answer may be when it is delivered, in seconds.")
 ]
-Rate = Annotated[float | None, typer.Option("--rate-limit", help="Deliveries a second, at most.")]
+Rate = Annotated[
+    float | None, typer.Option("--rate-limit", help="Deliveries a second, at most; 0.001 or more.")
+]
 Headers = Annotated[list[str] | None, typer.Option("--header", help='"Name: value"; may be repeated.')]
 
 

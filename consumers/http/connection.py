@@ -1,18 +1,19 @@
 """One connection to an endpoint, HTTP/1.1 with keep-alive: a request is written in one piece, its answer read.
 
 Only what a webhook needs: one request at a time, of an answer its status, its Retry-After and the beginning of its
-body. Parsing is left to llhttp. The status line settles the matter: a body that trickles or never ends costs the
-connection and not the answer. What breaks HTTP in one piece with its status line is no answer.
+body. Parsing is left to llhttp. The status line settles the matter: whatever is wrong behind it, in the headers or in
+the body, and whatever trickles or never ends, costs the connection and not the answer.
 """
 
 import asyncio
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
 import httptools
+
+from consumers.http.head import SWITCHING, Head, final_head, idle_s, retry_after
 
 #: Of an answer's body this much is kept, in bytes.
 KEPT_BODY = 4096
@@ -26,8 +27,6 @@ _LENIENT = {
     "lenient_optional_cr_before_lf": True,
     "lenient_spaces_after_chunk_size": True,
 }
-_RETRY_AFTER = re.compile(rb"^retry-after[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
-_SWITCHING = 101
 
 
 class BrokenAnswer(Exception):
@@ -56,6 +55,7 @@ class Connection(asyncio.Protocol):
         "_body_timer",
         "_complete",
         "_head",
+        "_headed",
         "_headed_at",
         "_idle",
         "_keeps",
@@ -65,8 +65,11 @@ class Connection(asyncio.Protocol):
         "_status",
         "_surplus",
         "_transport",
+        "_unreadable",
         "_waiter",
-        "idle_since",
+        "idle_s",
+        "idle_until",
+        "unanswered",
     )
 
     def __init__(self, idle: Callable[["Connection"], None], lost: Callable[["Connection"], None]) -> None:
@@ -78,12 +81,18 @@ class Connection(asyncio.Protocol):
         self._parser.set_dangerous_leniencies(**_LENIENT)
         self._waiter: asyncio.Future[Answer] | None = None
         self._body_timer: asyncio.TimerHandle | None = None
-        self.idle_since = 0.0
+        #: How long it may be idle, in seconds; None before its first answer. And until when, by the loop's clock.
+        self.idle_s: float | None = None
+        self.idle_until = 0.0
+        #: True where the exchange that failed had not a byte of an answer.
+        self.unanswered = False
         #: What came until the end of the headers, and of the body.
         self._head = self._body = b""
-        #: 0 until the headers are here.
+        #: 0 until the status line is here.
         self._status = 0
         self._headed_at = 0.0
+        #: Whether llhttp has read the headers to their end, or has given up.
+        self._headed = self._unreadable = False
         self._complete = self._keeps = self._surplus = False
 
     @property
@@ -146,30 +155,49 @@ class Connection(asyncio.Protocol):
             # Nobody asked: what follows cannot be told apart from an answer to the next request.
             self.abort()
             return
-        headed_before = self._status
-        if not headed_before:
+        heading = not self._headed
+        if heading:
             self._head = self._head + data if self._head else data
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._status = _SWITCHING
-            self._complete, self._keeps = True, False
-        except httptools.HttpParserError as error:
-            self._keeps = False
-            if not headed_before and not self._complete:
-                self._status = 0
-                self._fail(BrokenAnswer(f"it is no HTTP: {error}"))
-                self.abort()
-                return
-            self._complete = True
-        if self._complete or len(self._body) >= KEPT_BODY:
+        gave_up = False
+        if not self._unreadable:
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade:
+                self._complete, self._keeps = True, False
+            except httptools.HttpParserError:
+                self._unreadable = gave_up = True
+                self._keeps = False
+        if not self._headed or (heading and not self._head.startswith(b"HTTP/")):
+            # For a while without the end of a line there is nothing new to see.
+            if gave_up or b"\n" in data or len(self._head) > LARGEST_HEAD:
+                self._look_at_head()
+        elif self._complete or self._unreadable or len(self._body) >= KEPT_BODY:
             self._finish()
-        elif self._status:
-            if self._body_timer is None:
-                self._body_timer = self._loop.call_later(BODY_S, self._finish)
-        elif len(self._head) > LARGEST_HEAD:
-            self._fail(BrokenAnswer(f"its headers are longer than {LARGEST_HEAD} bytes"))
-            self.abort()
+        elif self._body_timer is None:
+            self._body_timer = self._loop.call_later(BODY_S, self._finish)
+
+    def _look_at_head(self) -> None:
+        """Go by what is here of an answer whose head llhttp has not read, or takes for another protocol's."""
+        try:
+            head = final_head(self._head)
+        except ValueError as error:
+            self._break_off(str(error))
+            return
+        long = len(self._head) > LARGEST_HEAD
+        if head is None:
+            if long:
+                self._break_off(f"its headers are longer than {LARGEST_HEAD} bytes")
+            return
+        if not self._status:
+            self._status = head.status
+            self._headed_at = time.perf_counter()
+        if long or self._complete or (self._unreadable and head.body_at is not None):
+            self._keeps = False
+            if not self._headed and head.body_at is not None:
+                self._body = self._head[head.body_at : head.body_at + KEPT_BODY]
+            self._finish()
+        elif self._body_timer is None:
+            self._body_timer = self._loop.call_later(BODY_S, self._finish)
 
     def on_message_begin(self) -> None:
         """Called by the parser: what follows a whole answer was not asked for, and might be taken for the next."""
@@ -178,9 +206,11 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """Called by the parser."""
         status = self._parser.get_status_code()
-        if not self._surplus and (not 100 <= status < 200 or status == _SWITCHING):
-            self._status = status
-            self._headed_at = time.perf_counter()
+        if not self._surplus and (status >= 200 or status == SWITCHING):
+            self._headed = True
+            if not self._status:
+                self._status = status
+                self._headed_at = time.perf_counter()
 
     def on_body(self, piece: bytes) -> None:
         """Called by the parser."""
@@ -189,13 +219,17 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Called by the parser, also for interim answers (RFC 9110, section 15.2)."""
-        if self._status and not self._surplus:
+        if self._headed and not self._surplus:
             self._complete, self._keeps = True, self._parser.should_keep_alive()
 
     def _finish(self) -> None:
         waiter, self._waiter = self._waiter, None
-        answer = Answer(self._status, self._asked_wait(), self._body, self._headed_at, time.perf_counter())
+        asked_wait = retry_after(head) if self._status >= 300 and (head := self._final_head()) else None
+        answer = Answer(self._status, asked_wait, self._body, self._headed_at, time.perf_counter())
         transport, keeps = self._transport, self._keeps and not self._surplus
+        if keeps and self.idle_s is None:
+            # Servers say the same each time.
+            self.idle_s = idle_s(self._final_head())
         self._begin_anew()
         if transport is not None:
             # An answer that came before the request was read leaves some of it unsent.
@@ -208,15 +242,20 @@ class Connection(asyncio.Protocol):
 
     def _fail(self, error: Exception) -> None:
         waiter, self._waiter = self._waiter, None
+        self.unanswered = not self._head
         self._begin_anew()
         if waiter is not None and not waiter.done():
             waiter.set_exception(error)
 
-    def _asked_wait(self) -> str | None:
-        if self._status < 300:
+    def _break_off(self, why: str) -> None:
+        self._fail(BrokenAnswer(why))
+        self.abort()
+
+    def _final_head(self) -> Head | None:
+        try:
+            return final_head(self._head)
+        except ValueError:
             return None
-        found = _RETRY_AFTER.search(self._head)
-        return found[1].decode("latin-1") if found else None
 
     def _begin_anew(self) -> None:
         if self._body_timer is not None:
@@ -224,4 +263,4 @@ class Connection(asyncio.Protocol):
             self._body_timer = None
         self._head = self._body = b""
         self._status = 0
-        self._complete = self._keeps = self._surplus = False
+        self._headed = self._complete = self._keeps = self._surplus = self._unreadable = False

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 import aiohappyeyeballs
-from yarl import URL
 
 from broker.addresses import refusal
 from broker.settings import Network
@@ -35,13 +34,6 @@ class Origin(NamedTuple):
     host: str
     port: int
     tls: bool
-
-    @classmethod
-    def of(cls, url: URL) -> "Origin":
-        """Return a URL's origin; raises ValueError where it has none that can be posted to."""
-        if url.scheme not in ("http", "https") or not url.raw_host or not url.port:
-            raise ValueError(f"{url} is no URL of http or https")
-        return cls(url.raw_host, url.port, url.scheme == "https")
 
 
 class Opener:

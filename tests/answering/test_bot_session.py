@@ -194,6 +194,55 @@ async def test_a_bot_that_makes_a_session_or_a_response_too_large_has_failed(ans
     await session.stop(1)
 
 
+class Speechless(Exception):
+    """Cannot say what it is."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        asyncio.CancelledError(),
+        SystemExit(1),
+        Speechless(),
+        RuntimeError("half a letter: \ud83d, and \x00"),
+        RecursionError(),
+        ExceptionGroup("many", [ValueError()]),
+    ],
+    ids=lambda failure: type(failure).__name__,
+)
+async def test_whatever_a_bot_raises_is_a_dead_letter_and_ends_no_session(
+    answering: Answering, failure: BaseException
+) -> None:
+    answering.bot.fails = lambda said: failure if said == "1" else None
+    session = answering.session()
+    await session.take([answering.message(n) for n in (1, 2)])
+    await answering.acks.until(2)
+    assert not session.failed.done()
+    (letter,) = answering.broker.dead()
+    detail = str(letter.headers[DETAIL])
+    assert type(failure).__name__ in detail
+    assert detail.encode()
+    assert [r.message_counter for r in answering.broker.responses("ada")] == [1, 2]
+    await session.stop(1)
+
+
+async def test_settings_that_no_bot_can_be_made_of_make_dead_letters_and_end_no_session(
+    answering: Answering,
+) -> None:
+    def make(settings: object) -> Any:
+        raise KeyError("nobody has thought of this")
+
+    session = answering.session(make)
+    await session.take([answering.message(1)])
+    await answering.acks.until(1)
+    assert not session.failed.done()
+    assert len(answering.broker.dead()) == 1
+    await session.stop(1)
+
+
 async def test_a_bot_that_recovers_in_time_has_answered_once(answering: Answering) -> None:
     answering.bot.fails = lambda said: RuntimeError() if len(answering.bot.asked) < 3 else None
     session = answering.session()

@@ -46,6 +46,8 @@ async def test_a_channels_policy_is_kept_shown_changed_and_reset(api):
         ("timeToLiveSeconds", 2_592_001),
         ("timeToLiveSeconds", "60"),
         ("rateLimit", 0),
+        ("rateLimit", 5e-324),
+        ("rateLimit", 0.0009),
         ("rateLimit", -1),
         ("rateLimit", 10_001),
         ("rateLimit", True),

@@ -1,11 +1,15 @@
 """Administration of webhooks."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from ipaddress import ip_network
 
 import pytest
 
 from broker.registry.records import Attempt, Channel, Webhook
+from consumers.attempt import Poster
+from consumers.composition.api import send_ping
 
 
 async def test_a_webhook_is_registered_with_its_secret_shown_once(api):
@@ -38,6 +42,54 @@ async def test_everything_that_is_given_is_kept(api):
     }
     created = await api.webhook(channel["id"], **given)
     assert {key: created[key] for key in given} == given
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.com?sig=a%2Fb%2Bc%3D%3D&exp=%40x",
+        "HTTPS://Example.com:443/a%2Fb/%7Euser",
+        "https://example.com/t/../x//",
+        "https://example.com/p?",
+        "https://example.com/100%",
+        "https://bücher.example/ü",
+    ],
+)
+async def test_a_url_is_kept_byte_for_byte(api, url):
+    channel = await api.channel()
+    created = await api.webhook(channel["id"], url=url)
+    assert created["url"] == url
+    path = f"/v1/webhooks/{created['id']}"
+    assert (await (await api.call("PATCH", path, {"url": url})).json())["url"] == url
+    assert (await (await api.call("GET", path)).json())["url"] == url
+
+
+async def test_a_test_ends_with_its_outcome_whatever_the_endpoint_answers(serve):
+    answers = [
+        b"HTTP/1.1 503 Busy\r\nRetry-After: Mon, 01 Jan 99999999999999999999 00:00:00 GMT\r\n\r\n",
+        b"HTTP/1.1  200 OK\r\nno colon\r\n\r\n",
+        b"\x00\xff",
+    ]
+    wanted = [(503, None), (200, None), (None, "broken_answer")]
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answers.pop(0))
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    poster = Poster(timeout_s=5.0, allowed=(ip_network("127.0.0.0/8"),))
+    api = await serve(ping=partial(send_ping, poster), allowed=(ip_network("127.0.0.0/8"),))
+    channel = await api.channel()
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    webhook = await api.webhook(channel["id"], url=url)
+    for expected in wanted:
+        tested = await api.call("POST", f"/v1/webhooks/{webhook['id']}/test")
+        assert tested.status == 200
+        outcome = await tested.json()
+        assert (outcome["statusCode"], outcome["error"]) == expected
+    server.close()
+    await poster.close()
 
 
 async def test_null_brings_the_default_back_and_absent_stays(api):
@@ -92,6 +144,8 @@ async def test_enabling_clears_the_reason(api):
         "https://example.com/\x00",
         "https://a..b/",
         "https://[::1",
+        "https://¸.example/",
+        "https://example.com/\u2028",
         "https://example.com\\@x",
         "https://example.com/" + "a" * 2048,
         "https://127.0.0.1",

@@ -59,6 +59,10 @@ class BacklogModel:
                 claimed.append(BacklogLane(*key, now()))
         return claimed
 
+    async def bring_back(self, ahead_s: float) -> int:
+        await asyncio.sleep(0)
+        return 0
+
     async def heads(self, lanes: Sequence[BacklogLane], limit: int) -> list[list[Delivery]]:
         await asyncio.sleep(0)
         return [self._pending((lane.webhook_id, lane.conversation_key))[:limit] for lane in lanes]

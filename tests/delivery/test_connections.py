@@ -308,17 +308,84 @@ async def test_who_gives_up_an_exchange_that_has_ended_does_not_break_the_next_o
         once(),
         once(b"HTTP/1.1 20"),
         once_and_stay(b"220 smtp.example ESMTP\r\n"),
-        once_and_stay(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000),
-        once_and_stay(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nrubbish\r\n"),
+        once(b"HTTP/1.1 200 OK"),
+        once_and_stay(b"RTSP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n"),
+        once_and_stay(b"HTTP/1.1 000 OK\r\n\r\n"),
+        once_and_stay(b"HTTP/1.1 200 " + b"x" * 70_000),
+        once_and_stay(*[b"HTTP/1.1 102 Wait\r\n\r\n" * 1000] * 4),
         once_and_stay(b"HTTP/1.1 abc OK\r\n\r\n"),
     ],
-    ids=["closes", "half a line", "another protocol", "endless headers", "broken chunk", "no number"],
+    ids=[
+        "closes",
+        "half a line",
+        "another protocol",
+        "a line without end",
+        "much like HTTP",
+        "no status",
+        "an endless line",
+        "interim answers without end",
+        "no number",
+    ],
 )
 async def test_what_is_no_answer_is_broken_and_closes_the_connection(talk: Talk, serving: Serving) -> None:
     async with serving(talk) as (server, pool):
         with pytest.raises((BrokenAnswer, ConnectionError)):
             await pool.exchange(server.origin, REQUEST, 5)
         await server.emptied()
+
+
+BAD_HEADS = {
+    "length beside encoding": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "two equal lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok",
+    "a length that is none": b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\nok",
+    "an endless length": b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\nok",
+    "two blanks": b"HTTP/1.1  200 OK\r\nContent-Length: 2\r\n\r\nok",
+    "a tab": b"HTTP/1.1 200\tOK\r\nContent-Length: 2\r\n\r\nok",
+    "small letters": b"http/1.1 200 ok\r\nContent-Length: 2\r\n\r\nok",
+    "another version": b"HTTP/3.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    "a line without a colon": b"HTTP/1.1 200 OK\r\nX\r\nContent-Length: 2\r\n\r\nok",
+    "a line without a name": b"HTTP/1.1 200 OK\r\n: x\r\nContent-Length: 2\r\n\r\nok",
+    "a blank in a name": b"HTTP/1.1 200 OK\r\nX Y: z\r\nContent-Length: 2\r\n\r\nok",
+    "a bare return": b"HTTP/1.1 200 OK\r\nX: a\rb\r\nContent-Length: 2\r\n\r\nok",
+    "zeros in a name": b"HTTP/1.1 200 OK\r\nX\x00: y\r\nContent-Length: 2\r\n\r\nok",
+    "an interim head": b"HTTP/1.1 103 Hm\r\nno colon\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    "rubbish for a chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nrubbish\r\n",
+    "headers without end": b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000,
+}
+
+
+@pytest.mark.parametrize("in_one_piece", [True, False], ids=["one piece", "byte by byte"])
+@pytest.mark.parametrize("head", BAD_HEADS.values(), ids=BAD_HEADS.keys())
+async def test_a_status_line_settles_the_matter_though_what_follows_is_no_http(
+    head: bytes, in_one_piece: bool, serving: Serving
+) -> None:
+    if in_one_piece or len(head) > 1000:
+        pieces: tuple[bytes, ...] = (head,)
+    else:
+        pieces = tuple(bytes((byte,)) for byte in head)
+    async with serving(once_and_stay(*pieces), always(OK)) as (server, pool):
+        assert (await pool.exchange(server.origin, REQUEST, 5)).status == 200
+        assert (await pool.exchange(server.origin, REQUEST, 5)).status == 200
+        assert server.visitors == 2, "nothing more is read from such a connection"
+
+
+@pytest.mark.parametrize(
+    "begun", [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nServer: half a li", BAD_HEADS["two blanks"][:18]]
+)
+async def test_a_status_line_settles_the_matter_though_the_headers_never_end(
+    begun: bytes, serving: Serving
+) -> None:
+    async with serving(once(begun), once_and_stay(begun)) as (server, pool):
+        assert (await pool.exchange(server.origin, REQUEST, 5)).status == 200
+        assert (await pool.exchange(server.origin, REQUEST, 0.3)).status == 200
+        await server.emptied()
+
+
+async def test_of_a_failure_with_a_bad_head_the_body_and_the_wait_are_read(serving: Serving) -> None:
+    busy = b"HTTP/1.1 503 Busy\r\nno colon\r\n", b"Retry-After: 7\r\n\r\nbusy"
+    async with serving(once_and_stay(*busy)) as (server, pool):
+        answer = await pool.exchange(server.origin, REQUEST, 5)
+        assert (answer.status, answer.retry_after, answer.beginning) == (503, "7", b"busy")
 
 
 async def test_the_wait_that_is_asked_for_is_found_however_it_is_written(serving: Serving) -> None:
@@ -330,6 +397,84 @@ async def test_the_wait_that_is_asked_for_is_found_however_it_is_written(serving
     for line, wait in ((b"Retry-After: 7", "7"), (b"RETRY-AFTER:  8 ", "8 "), (b"Retry-After-X: 1", None)):
         async with serving(refusing(line)) as (server, pool):
             assert (await pool.exchange(server.origin, REQUEST, 5)).retry_after == wait
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        (b"HTTP/1.1 503 Busy\r\nContent-Length: 16\r\n\r\nRetry-After: 7\r\n",),
+        (b"HTTP/1.1 503 Busy\nContent-Length: 15\n\n", b"Retry-After: 7\n"),
+        (b"HTTP/1.1 103 Early\r\nRetry-After: 7\r\n\r\nHTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n",),
+        (b"HTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nRetry-After: 7\r\n\r\n",),
+        (b"HTTP/1.1 503 Busy\r\nno colon\r\n\r\nRetry-After: 7\r\n",),
+    ],
+    ids=["body", "body behind bare line feeds", "interim answer", "trailer", "body behind a bad head"],
+)
+async def test_no_wait_is_read_out_of_what_is_not_the_final_answers_head(
+    pieces: tuple[bytes, ...], serving: Serving
+) -> None:
+    async with serving(once_and_stay(*pieces)) as (server, pool):
+        answer = await pool.exchange(server.origin, REQUEST, 5)
+        assert (answer.status, answer.retry_after) == (503, None)
+
+
+def closing_as_the_second_request_comes(last_words: bytes = b"") -> Talk:
+    async def talk(visitor: Visitor) -> None:
+        await visitor.asks()
+        await visitor.gets(OK)
+        await visitor.asks()
+        await visitor.gets(last_words)
+
+    return talk
+
+
+@pytest.mark.parametrize(
+    "last_words",
+    [b"", b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"],
+    ids=["silently", "408"],
+)
+async def test_a_kept_connection_that_ends_as_the_request_goes_out_is_nobodys_failure(
+    last_words: bytes, serving: Serving
+) -> None:
+    async with serving(closing_as_the_second_request_comes(last_words)) as (server, pool):
+        for _ in range(4):
+            answer = await pool.exchange(server.origin, REQUEST, 5)
+            assert (answer.status, answer.beginning) == (200, b"ok")
+        assert server.visitors == 4, "the first answer on each connection is the last one"
+
+
+async def test_a_request_is_repeated_once_and_only_where_no_byte_of_an_answer_came(serving: Serving) -> None:
+    async with serving(closing_as_the_second_request_comes(), once()) as (server, pool):
+        assert (await pool.exchange(server.origin, REQUEST, 5)).status == 200
+        with pytest.raises((BrokenAnswer, ConnectionError)):
+            await pool.exchange(server.origin, REQUEST, 5)
+        assert server.visitors == 2
+    async with serving(closing_as_the_second_request_comes(b"HTTP/1.1 20"), always(OK)) as (server, pool):
+        assert (await pool.exchange(server.origin, REQUEST, 5)).status == 200
+        with pytest.raises((BrokenAnswer, ConnectionError)):
+            await pool.exchange(server.origin, REQUEST, 5)
+        assert server.visitors == 1
+    async with serving(once(), always(OK)) as (server, pool):
+        with pytest.raises((BrokenAnswer, ConnectionError)):
+            await pool.exchange(server.origin, REQUEST, 5)
+        assert server.visitors == 1, "a new connection that ends is an endpoint that fails"
+
+
+async def test_a_server_that_says_how_long_it_keeps_a_connection_is_believed(serving: Serving) -> None:
+    def keeping(seconds: int) -> bytes:
+        return OK.replace(b"\r\n\r\n", b"\r\nKeep-Alive: timeout=%d\r\n\r\n" % seconds)
+
+    async with serving(always(keeping(0)), always(keeping(60))) as (server, pool):
+        for _ in range(3):
+            assert (await pool.exchange(server.origin, REQUEST, 5)).status == 200
+        assert server.visitors == 2
+
+
+async def test_what_was_idle_for_too_long_is_closed_though_nobody_asks(serving: Serving) -> None:
+    brief = OK.replace(b"\r\n\r\n", b"\r\nKeep-Alive: timeout=1\r\n\r\n")
+    async with serving(always(brief)) as (server, pool):
+        assert (await pool.exchange(server.origin, REQUEST, 5)).status == 200
+        await server.emptied()
 
 
 async def test_of_a_body_without_end_the_beginning_is_kept_and_the_connection_closed(

@@ -4,6 +4,7 @@ import asyncio
 import time
 from datetime import timedelta
 
+import pytest
 from delivery_worker_parts import Worker, until
 from sqlalchemy import update
 
@@ -101,6 +102,39 @@ async def test_a_pace_is_kept_and_holds_up_nobody_else(worker: Worker) -> None:
     assert quick_s < slow_s
     assert len(worker.endpoint.delivered) == 90
     assert slow.rate_limit == 50.0
+    await session.stop(1)
+
+
+@pytest.mark.parametrize("rate", [5e-324, 0.02])
+async def test_a_pace_that_is_too_slow_is_cured_by_changing_it_for_those_who_wait_too(
+    worker: Worker, rate: float
+) -> None:
+    # The API refuses the first; a registry may hold it all the same.
+    slow = await hook(worker, rate_limit=rate)
+    session = worker.session()
+    await session.take([one for user in users(3) for one in worker.says(user)])
+    await worker.endpoint.until(1)
+    await worker.queue.until(3)
+    assert not session.failed.done()
+    drainer = worker.drainer()
+    await worker.webhooks.update(slow.id, {"rate_limit": 100.0})
+    await worker.endpoint.until(3)
+    for user in users(3):
+        assert worker.order(slow.id, user) == [1]
+    worker.stop.set()
+    await drainer
+    await session.stop(1)
+
+
+async def test_what_waits_for_its_turn_goes_by_the_webhook_as_it_is_then(worker: Worker) -> None:
+    slow = await hook(worker, rate_limit=0.11)
+    session = worker.session()
+    await session.take([one for user in users(2) for one in worker.says(user)])
+    await worker.endpoint.until(1)
+    await worker.webhooks.update(slow.id, {"enabled": False})
+    await worker.queue.until(2)
+    assert len(worker.endpoint.delivered) == 1, "a disabled webhook gets nothing more"
+    assert len(await worker.parked()) == 1
     await session.stop(1)
 
 

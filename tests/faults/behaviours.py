@@ -106,10 +106,19 @@ def floods(delivery: Delivery, exchange: Exchange) -> None:
 
 
 def breaks_its_chunks(delivery: Delivery, exchange: Exchange) -> None:
-    """Answer 200 and, in one piece with that, a chunked body whose second chunk is no chunk: that is no HTTP."""
-    exchange.note(accepted=False)
+    """Accept it and, in one piece with that, begin a chunked body whose second chunk is no chunk."""
+    exchange.note(accepted=True)
     exchange.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nnonsense\r\n")
     exchange.close()
+
+
+def breaks_its_head(delivery: Delivery, exchange: Exchange) -> None:
+    """Accept it with headers that contradict each other, one of them without a colon."""
+    exchange.note(accepted=True)
+    exchange.write(
+        b"HTTP/1.1  200 OK\r\nContent-Length: 2\r\nno colon\r\nContent-Length : 2\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\nok"
+    )
 
 
 async def breaks_its_chunks_later(delivery: Delivery, exchange: Exchange) -> None:

@@ -8,6 +8,7 @@ from behaviours import (
     answers_rubbish,
     breaks_its_chunks,
     breaks_its_chunks_later,
+    breaks_its_head,
     busy,
     closes,
     cuts_its_chunks,
@@ -84,7 +85,6 @@ async def test_bad_receivers_of_many_kinds_get_everything_in_order_once_they_are
         ("resets before answering", resets),
         ("503", failing(503)),
         ("answers what is not HTTP", answers_rubbish),
-        ("answers with a broken chunked body", breaks_its_chunks),
     ],
 )
 async def test_a_bad_receiver_gets_everything_in_order_once_it_is_mended(
@@ -140,6 +140,8 @@ async def test_a_receiver_that_fails_half_of_the_time_gets_everything_in_order(s
     ("fault", "behaviour"),
     [
         ("accepts with an answer of 10 MB", floods),
+        ("accepts with headers that are no HTTP", breaks_its_head),
+        ("accepts with a chunked body that breaks at once", breaks_its_chunks),
         ("accepts with a chunked body that breaks later", breaks_its_chunks_later),
         ("accepts with a chunked body that is cut off", cuts_its_chunks),
         ("accepts with a body of one byte a second", trickles_the_body),
