@@ -23,6 +23,7 @@ from yarl import URL
 from broker.errors import BrokerUnavailable, TopologyMismatch
 from broker.rabbitmq.sieve import Sieve
 from broker.rabbitmq.transport import Line, SiftedTransport
+from broker.server_urls import shown
 
 log = structlog.get_logger()
 
@@ -76,7 +77,7 @@ class Link:
             logging.getLogger(library).setLevel(logging.CRITICAL)
         given = URL(url)
         self._url = given if "heartbeat" in given.query else given.update_query(heartbeat=HEARTBEAT_S)
-        self._shown = str(given.with_password(None).with_query(None))
+        self._shown = shown(url)
         self._name = name
         self._prepare = prepare
         self._connection: AbstractConnection | None = None
