@@ -40,6 +40,9 @@ def is_outage(error: BaseException) -> bool:
     raised = error.orig if isinstance(error, DBAPIError) else error
     # The driver's own words, where SQLAlchemy is not in between; told by name, for it may not be imported.
     name = type(raised).__name__
+    if name == "TargetServerAttributeNotMatched":
+        # The server can only be read: a standby that is not yet, or no more, the first.
+        return True
     if (name == "InterfaceError" and "closed" in str(raised)) or name == "InternalClientError":
         # Of the second kind is what it says of a connection that has been told of its end and has not ended
         # (https://github.com/MagicStack/asyncpg/issues/1069).

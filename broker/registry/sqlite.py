@@ -10,6 +10,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from broker.errors import RegistryError
+from broker.private_files import private_database
 
 T = TypeVar("T")
 
@@ -39,20 +40,21 @@ _PRAGMAS = (
 )
 
 
-def make_engine(url: URL, *, statement_s: float, pool: int) -> AsyncEngine:
+def make_engine(file: str, *, statement_s: float, pool: int) -> AsyncEngine:
     """Make an engine of `pool` connections; a statement waits up to `statement_s` seconds for another's lock.
 
-    Raises RegistryError where the URL names no file.
+    Raises RegistryError where no file is named, SettingsError where it cannot be opened.
     """
-    if not url.database:
+    if not file:
         raise RegistryError("The database's URL names no file: write sqlite:/// and its path.")
-    path = Path(url.database)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = Path(file)
+    private_database(path)
 
     async def opened() -> "Connection":
         return await connect(path, statement_s)
 
-    return create_async_engine(url.set(drivername="sqlite+aiosqlite"), async_creator=opened, pool_size=pool)
+    url = URL.create("sqlite+aiosqlite", database=file)
+    return create_async_engine(url, async_creator=opened, pool_size=pool)
 
 
 async def connect(path: Path, busy_s: float) -> "Connection":
