@@ -11,7 +11,7 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import TextIO
 
-#: Bytes that may wait for the thread; lines beyond that are lost.
+#: Bytes that may wait for the thread; lines that come then are lost.
 MOST_WAITING = 1024 * 1024
 #: How often a stream that could not be written is tried again where nothing new comes, in seconds.
 AGAIN_S = 2.0
@@ -35,7 +35,8 @@ class BackgroundWriter:
         self._lock = threading.RLock()
         self._held = 0
         self._lost = 0
-        self._why = ""
+        #: Why the last line that was lost could not be written.
+        self.why = ""
         self._in_a_line = False
         self._thread = threading.Thread(target=self._run, name=f"writer-{self._fd}", daemon=True)
         self._thread.start()
@@ -46,16 +47,16 @@ class BackgroundWriter:
         return self._lost
 
     def room(self) -> bool:
-        """Tell whether what is written now will wait for its turn, and is not lost for want of room."""
+        """Tell whether the next line will wait for its turn, and is not lost for want of room."""
         return self._held < MOST_WAITING
 
     def write(self, text: str) -> int:
         """Hand a text to the thread; returns its length, as streams do."""
         piece = text.encode(self.encoding, self.errors)
         with self._lock:
-            if self._held and self._held + len(piece) > MOST_WAITING:
+            if self._held >= MOST_WAITING:
                 self._lost += 1
-                self._why = "its reader does not keep up"
+                self.why = "its reader does not keep up"
                 return len(text)
             self._held += len(piece)
         self._waiting.put(piece)
@@ -97,7 +98,7 @@ class BackgroundWriter:
         lost = self._lost
         try:
             if lost:
-                self._write_all(self._notice(lost, self._why).encode(self.encoding, self.errors))
+                self._write_all(self._notice(lost, self.why).encode(self.encoding, self.errors))
                 with self._lock:
                     self._lost -= lost
             if piece:
@@ -105,7 +106,7 @@ class BackgroundWriter:
         except OSError as error:
             with self._lock:
                 self._lost += 1 if piece else 0
-                self._why = error.strerror or type(error).__name__
+                self.why = error.strerror or type(error).__name__
 
     def _write_all(self, piece: bytes) -> None:
         # A line of which a full disk took a part ends before the next one begins.

@@ -56,6 +56,8 @@ class Webhook:
     rate_limit: float | None = None
     #: Since when it has done nothing but fail; None where its last attempt succeeded, or failed just now.
     failing_since: datetime | None = None
+    #: When it is deleted, unless that is put off before; None is never.
+    expires_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,10 @@
 
 import asyncio
 import fcntl
+import json
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -69,10 +70,15 @@ async def start(deployment: Deployment, **losses: str) -> list[Unheard]:
         process = Unheard(command, deployment.environment, log, loss)
         deployment.processes.append(process)
         started.append(await process.start())
-    async with asyncio.timeout(READY_S):
-        while not await answers(deployment):
-            await asyncio.sleep(0.05)
+    await eventually(lambda: answers(deployment), READY_S)
     return started
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]], within_s: float) -> None:
+    """Wait for what other processes bring about, by asking them."""
+    async with asyncio.timeout(within_s):
+        while not await condition():
+            await asyncio.sleep(0.05)
 
 
 async def answers(deployment: Deployment) -> bool:
@@ -83,9 +89,10 @@ async def answers(deployment: Deployment) -> bool:
 
 
 async def say_until_taken(deployment: Deployment, channel: str, token: str, text: str) -> None:
-    async with asyncio.timeout(READY_S):
-        while await deployment.api.say(channel, token, "user", text) != 200:
-            await asyncio.sleep(0.1)
+    async def taken() -> bool:
+        return await deployment.api.say(channel, token, "user", text) == 200
+
+    await eventually(taken, READY_S)
 
 
 @pytest.fixture
@@ -125,11 +132,11 @@ async def test_all_in_one_process_with_the_demo_goes_on_without_a_reader(
     token = (Path(embedded.environment["POSTBOTE_DATA_DIR"]) / "demo-token").read_text().strip()
     await say_until_taken(embedded, "demo", token, "show everything")
     await until(lambda: receiver.distinct("/hook") > 0, ARRIVAL_S, "the answer")
+
     # The demo's own webhook prints what it gets: it is delivered as well as the test's.
-    async with asyncio.timeout(ARRIVAL_S):
-        while any(
-            delivery["status"] != "delivered"
-            for delivery in (await embedded.api.admin("GET", "/v1/channels/demo/deliveries"))["items"]  # type: ignore[attr-defined]
-        ):
-            await asyncio.sleep(0.05)
+    async def all_delivered() -> bool:
+        found = json.dumps(await embedded.api.admin("GET", "/v1/channels/demo/deliveries"))
+        return "pending" not in found and "delivered" in found
+
+    await eventually(all_delivered, ARRIVAL_S)
     assert await process.stop() == 0

@@ -1,4 +1,4 @@
-"""Standard output and error, whatever became of who reads them: no write raises or waits, and what is lost is told."""
+"""Standard output and error, whatever became of their reader: no write raises or waits, and what is lost is told."""
 
 import fcntl
 import os

@@ -1,5 +1,6 @@
-"""URLs of servers: one that can be read in two ways is refused, and nothing that is shown or refused tells a secret."""
+"""URLs of servers: one that can be read in two ways is refused, and nothing shown or refused tells a secret."""
 
+from collections.abc import Callable
 from urllib.parse import quote
 
 import pytest
@@ -16,6 +17,15 @@ SECRET = "S3cret-word"
 anything = st.text(st.characters(exclude_categories=["Cs"]), max_size=12).map(
     lambda text: f"{SECRET}{text}{SECRET}"
 )
+
+
+def refusal(check: Callable[[str], str], url: str) -> str | None:
+    """Return why a URL is refused, or None where it is not."""
+    try:
+        check(url)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 @given(anything)
@@ -35,10 +45,8 @@ def test_a_password_that_is_not_escaped_is_read_as_meant_or_refused_and_never_sh
     for scheme, check in (("amqp", check_amqp_url), ("postgresql", check_database_url)):
         url = f"{scheme}://user:{password}@host:5672/name"
         assert SECRET not in shown(url)
-        try:
-            check(url)
-        except ValueError as refused:
-            assert SECRET not in str(refused)
+        if (why := refusal(check, url)) is not None:
+            assert SECRET not in why
         else:
             assert URL(url).host == "host"
             assert shown(url) == f"{scheme}://user@host:5672/name"
