@@ -67,7 +67,9 @@ def _check(url: str, schemes: Sequence[str]) -> None:
         raise ValueError("must begin with " + " or ".join(f"{each}://" for each in schemes))
     if any(letter.isspace() or not letter.isprintable() for letter in url):
         raise ValueError("holds a blank or a control character; write it percent-encoded, a blank as %20")
-    _, hosts, after = _split(url)
+    user, hosts, after = _split(url)
+    if re.search(r"[\[\]\\]", user):
+        raise ValueError("a [ ] or \\ in the password must be written as %5B, %5D or %5C")
     # A password that is not escaped ends at its first /, ? or #, and its rest stands behind an @ there.
     if "@" in after or "#" in after:
         raise ValueError("a / ? # or @ in the password must be written as %2F, %3F, %23 or %40")

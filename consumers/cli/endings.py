@@ -34,6 +34,7 @@ def prepare_streams() -> None:
 
 def tell(error: BaseException) -> None:
     """Write to standard error what ended the command, in one line and without a secret."""
+    whole = error
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     # A disk that is full, or nobody who reads: there is nobody to tell.
@@ -41,11 +42,11 @@ def tell(error: BaseException) -> None:
         if isinstance(error, PostboteError):
             _paint(plain(error))
         else:
-            _tell_unexpected(error)
+            _tell_unexpected(error, whole)
     _let_go_of_output()
 
 
-def _tell_unexpected(error: BaseException) -> None:
+def _tell_unexpected(error: BaseException, whole: BaseException) -> None:
     from consumers.redaction import Redactor, redactor_of
 
     redact, debug = Redactor(), False
@@ -55,7 +56,7 @@ def _tell_unexpected(error: BaseException) -> None:
         settings = read_settings()
         redact, debug = redactor_of(settings), settings.log_level == "debug"
     if debug:
-        sys.stderr.write(redact("".join(traceback.format_exception(error))))
+        sys.stderr.write(redact("".join(traceback.format_exception(whole))))
     said = line(redact(str(error)))[:LONGEST]
     _paint(
         f"Postbote ended by an error that it did not expect: {type(error).__name__}{': ' if said else ''}{said} "
