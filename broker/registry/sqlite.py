@@ -1,5 +1,6 @@
 """Connections to SQLite: a thread for each, and one step of it for a statement with its rows."""
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -14,6 +15,8 @@ from broker.private_files import private_database
 
 T = TypeVar("T")
 
+#: How long the thread of a connection that could not be opened may take to end, in seconds.
+THREAD_S = 1.0
 #: Rows that an iteration would take at a time, were there one: all rows are fetched together.
 _CHUNK = 64
 
@@ -68,7 +71,13 @@ async def connect(path: Path, busy_s: float) -> "Connection":
         return connection
 
     connection = Connection(opened)
-    await connection
+    try:
+        await connection
+    except sqlite3.Error:
+        # The library tells the thread to end and does not wait: at the end of the process, the thread would answer an
+        # event loop that is closed.
+        await asyncio.to_thread(connection.thread_ended, THREAD_S)
+        raise
     return connection
 
 
@@ -82,6 +91,10 @@ class Connection(aiosqlite.Connection):
         super().__init__(opened, _CHUNK)
         # A process that fails before it closes its connections has to end all the same.
         self._thread.daemon = True
+
+    def thread_ended(self, within_s: float) -> None:
+        """Wait until the connection's thread has ended, at most so many seconds."""
+        self._thread.join(within_s)
 
     def cursor(self) -> "Cursor":  # type: ignore[override]  # Aiosqlite's is a coroutine, and this needs no wait.
         """Return a cursor, without asking the thread for one."""
