@@ -19,7 +19,7 @@ log = structlog.get_logger()
 #: How often to look, in seconds: nobody waits for it.
 LOOK_S = 30.0
 #: How often to look for webhooks that have expired, in seconds, and how many are deleted then.
-LOOK_AT_WEBHOOKS_S, A_LOOK = 10.0, 100
+LOOK_AT_WEBHOOKS_S, A_LOOK = 5.0, 100
 
 
 class ExpiryStore(Protocol):
