@@ -13,7 +13,7 @@ from broker.registry.records import Channel, Webhook
 from broker.registry.webhooks import Webhooks
 from broker.topology import Topology
 
-ADMIN = "bench"
+ADMIN = "bench-admin-token"
 
 
 @dataclass

@@ -10,9 +10,13 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from broker.errors import SettingsError
 from broker.room import IN_HAND_BYTES
+from broker.server_urls import check_amqp_url, check_database_url
 
 Network = IPv4Network | IPv6Network
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+#: Fewer characters can be guessed.
+SHORTEST_ADMIN_TOKEN = 16
 
 
 def _expanded(path: Path | None) -> Path | None:
@@ -29,9 +33,10 @@ class Settings(BaseSettings):
     #: Where the HTTP API listens. Loopback, so that nothing is public before someone decides it.
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65_535)
-    #: Where SQLite files and generated tokens live.
+    #: Where SQLite files and generated tokens live; made for its owner alone.
     data_dir: Annotated[Path, AfterValidator(Path.expanduser)] = Path("data")
-    #: Administrator's bearer token; made on first start and kept in `<data dir>/admin-token` where unset.
+    #: Administrator's bearer token, 16 characters or more; made on first start and kept in
+    #: `<data dir>/admin-token` where unset.
     admin_token: SecretStr | None = None
     #: `amqp://user:password@host:port/vhost`; unset means the embedded broker.
     amqp_url: SecretStr | None = None
@@ -82,6 +87,29 @@ class Settings(BaseSettings):
     #: Messages a second that each channel may post to each API process; 0 is without limit.
     rate_limit: int = Field(0, ge=0)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _without_blanks_around(cls, value: object) -> object:
+        # What comes out of a file, or of a secret's store, often ends with a newline.
+        return value.strip() if isinstance(value, str) else value
+
+    @field_validator("host")
+    @classmethod
+    def _without_brackets(cls, value: str) -> str:
+        return value[1:-1] if value.startswith("[") and value.endswith("]") else value
+
+    @field_validator("port", mode="before")
+    @classmethod
+    def _no_address_of_kubernetes(cls, value: object) -> object:
+        return cls.model_fields["port"].default if set_by_kubernetes(value) else value
+
+    @field_validator("admin_token")
+    @classmethod
+    def _token_to_guess(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            check_admin_token(value.get_secret_value())
+        return value
+
     @field_validator("webhook_allow_networks", mode="before")
     @classmethod
     def _split_networks(cls, value: object) -> object:
@@ -92,17 +120,15 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _known_database(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not value.get_secret_value().startswith(
-            ("postgresql://", "postgres://", "sqlite:///")
-        ):
-            raise ValueError("must begin with postgresql:// or sqlite:///")
+        if value is not None:
+            check_database_url(value.get_secret_value())
         return value
 
     @field_validator("amqp_url")
     @classmethod
     def _known_broker(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not value.get_secret_value().startswith(("amqp://", "amqps://")):
-            raise ValueError("must begin with amqp:// or amqps://")
+        if value is not None:
+            check_amqp_url(value.get_secret_value())
         return value
 
     @property
@@ -123,13 +149,33 @@ class Settings(BaseSettings):
         return self.database.startswith("sqlite:")
 
 
+def check_admin_token(token: str) -> str:
+    """Return a token that cannot be guessed and that a header can carry; raises ValueError otherwise."""
+    if len(token) < SHORTEST_ADMIN_TOKEN:
+        raise ValueError(
+            f"must have at least {SHORTEST_ADMIN_TOKEN} characters; `openssl rand -hex 24` makes one"
+        )
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise ValueError("must hold visible ASCII characters only, without blanks: it is sent in a header")
+    return token
+
+
+def set_by_kubernetes(port: object) -> bool:
+    """Tell whether a port is the address that Kubernetes sets for a Service named postbote.
+
+    https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+    """
+    return isinstance(port, str) and port.strip().startswith(("tcp://", "udp://", "sctp://"))
+
+
 def read_settings(**overrides: object) -> Settings:
     """Read the settings from the environment; `overrides` win over it. Raises SettingsError, naming the variable."""
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
         lines = [
-            f"POSTBOTE_{'_'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
+            f"POSTBOTE_{'_'.join(str(part) for part in problem['loc']).upper()}: "
+            f"{problem['msg'].removeprefix('Value error, ')}"
             for problem in error.errors(include_url=False, include_input=False)
         ]
         raise SettingsError("Settings that cannot be used:\n  " + "\n  ".join(lines)) from None

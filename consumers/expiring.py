@@ -1,4 +1,7 @@
-"""Expiring: looks now and then for what waits for disabled webhooks and has outlived its time to live."""
+"""Expiring: looks now and then for what waits for disabled webhooks and has outlived its time to live.
+
+And for webhooks that were registered for a time, and whose owner has not put off their end.
+"""
 
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -15,6 +18,8 @@ log = structlog.get_logger()
 
 #: How often to look, in seconds: nobody waits for it.
 LOOK_S = 30.0
+#: How often to look for webhooks that have expired, in seconds, and how many are deleted then.
+LOOK_AT_WEBHOOKS_S, A_LOOK = 5.0, 100
 
 
 class ExpiryStore(Protocol):
@@ -56,3 +61,30 @@ class Sweeper:
             before = now() - timedelta(seconds=seconds)
             while not stop.is_set() and await self._store.expire(dormant.webhook_id, before, reason):
                 pass
+
+
+class ExpiringWebhooks(Protocol):
+    """Where webhooks are kept."""
+
+    async def delete_expired(self, limit: int) -> list[str]:
+        """Delete up to `limit` webhooks that have expired, and return their ids."""
+        ...
+
+
+class WebhookSweeper:
+    """Deletes webhooks that have expired; what waits for them is given up like that of any deleted one."""
+
+    def __init__(self, store: ExpiringWebhooks) -> None:
+        self._store = store
+
+    async def run(self, stop: Stop) -> None:
+        """Sweep until told to stop."""
+        while not stop.is_set():
+            try:
+                for webhook_id in await self._store.delete_expired(A_LOOK):
+                    log.info("webhook.expired", webhook=webhook_id)
+            except RegistryUnavailable:
+                pass
+            except Exception:
+                log.exception("webhook.not_expired")
+            await stop.sleep(LOOK_AT_WEBHOOKS_S)

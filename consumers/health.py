@@ -10,10 +10,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import structlog
-
-log = structlog.get_logger()
-
 #: How often the file is written, and how old it may be, in seconds.
 BEAT_S, STALE_S = 1.0, 15.0
 VARIABLE = "POSTBOTE_HEALTH_FILE"
@@ -51,15 +47,19 @@ async def beat(health: Health) -> None:
     named = os.environ.get(VARIABLE)
     if not named:
         return
+    # The command that asks, every few seconds, does without.
+    import structlog
+
+    log = structlog.get_logger()
     path, written = Path(named), True
     while True:
         try:
             await asyncio.to_thread(_write, path, health.complaint())
             written = True
         except OSError as error:
-            # Of too many open files, for example: the next beat may come through, and the file tells of none.
+            # Told once. Of too many open files, for example: the next beat may come through.
             if written:
-                log.warning("health.not_written", path=named, reason=error.strerror)
+                log.warning("health.file_not_written", file=named, reason=error.strerror)
             written = False
         await asyncio.sleep(BEAT_S)
 

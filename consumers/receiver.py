@@ -86,13 +86,20 @@ class Sequencer:
 class Receiver:
     """An HTTP server that hands each delivery to `on_message`. `expect` says which secrets and token are right.
 
+    Where `room` says that there is none, senders are told to come again.
     What is refused for its signature or token is handed on as well, with the reason in its checks.
     """
 
     def __init__(
-        self, on_message: Callable[[Received], None], *, host: str = "127.0.0.1", port: int = 0
+        self,
+        on_message: Callable[[Received], None],
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        room: Callable[[], bool] = lambda: True,
     ) -> None:
         self._on_message = on_message
+        self._room = room
         self._host = host
         self._port = port
         self._secrets: Sequence[str] = ()
@@ -138,6 +145,8 @@ class Receiver:
                 raw = await request.read()
         except TimeoutError:
             return web.json_response({"error": "not ready, come again"}, status=503)
+        if not self._room():
+            return web.json_response({"error": "too much waits to be shown, come again"}, status=503)
         headers = {name.lower(): value for name, value in request.headers.items()}
         try:
             body = from_json(raw, allow_inf_nan=False)

@@ -103,6 +103,15 @@ TimeToLiveSeconds = Annotated[
         description="How old an answer may be when it is delivered, in seconds.",
     ),
 ]
+ExpiresInSeconds = Annotated[
+    float,
+    Field(
+        ge=1,
+        le=2_592_000,
+        strict=True,
+        description="In how many seconds the webhook is deleted, unless a PATCH puts that off; null: never.",
+    ),
+]
 RateLimit = Annotated[
     float,
     Field(
@@ -170,6 +179,7 @@ class WebhookCreation(Form):
     retry_schedule: RetrySchedule | None = None
     time_to_live_seconds: TimeToLiveSeconds | None = None
     rate_limit: RateLimit | None = None
+    expires_in_seconds: ExpiresInSeconds | None = None
     enabled: Annotated[bool, Field(strict=True)] = True
 
 
@@ -184,4 +194,5 @@ class WebhookPatch(Form):
     retry_schedule: RetrySchedule | None = None
     time_to_live_seconds: TimeToLiveSeconds | None = None
     rate_limit: RateLimit | None = None
+    expires_in_seconds: ExpiresInSeconds | None = None
     enabled: Annotated[Annotated[bool, Field(strict=True)] | None, AfterValidator(_given), _NotNull] = None

@@ -78,6 +78,8 @@ class Webhook(Shape):
     #: Since when it has done nothing but fail; after five days of that it is disabled.
     failing_since: datetime | None
     previous_secret_until: datetime | None
+    #: When it is deleted, unless that is put off before; None is never.
+    expires_at: datetime | None
     created_at: datetime
 
     @classmethod
@@ -113,6 +115,7 @@ def _public(webhook: records.Webhook) -> dict[str, Any]:
         "enabled": webhook.enabled,
         "disabled_reason": webhook.disabled_reason,
         "previous_secret_until": webhook.previous_secret_until,
+        "expires_at": webhook.expires_at,
         "created_at": webhook.created_at,
     }
 

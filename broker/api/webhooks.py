@@ -1,6 +1,6 @@
 """Administration of webhooks."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 from aiohttp import web
@@ -22,6 +22,7 @@ from broker.api.schemas import (
 from broker.api.webhook_fields import refused_target
 from broker.errors import ChannelFull, TooManySecrets
 from broker.models.inbound import ChannelId
+from broker.models.records import now
 from broker.settings import Network
 
 WebhookId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -73,6 +74,7 @@ class ChannelWebhooksView(AdminEndpoint):
                 retry_schedule=body.retry_schedule,
                 time_to_live_s=body.time_to_live_seconds,
                 rate_limit=body.rate_limit,
+                expires_at=after(body.expires_in_seconds),
                 enabled=body.enabled,
                 most=most,
             )
@@ -113,10 +115,15 @@ class WebhookView(AdminEndpoint):
         """
         if body.url is not None:
             check_target(body.url, self.parts.allowed_networks)
-        webhook = await self.parts.webhooks.update(webhook_id, changes_of(body))
+        changes = changes_of(body)
+        if set(changes) == {"expires_at"}:
+            webhook = await self.parts.webhooks.renew(webhook_id, changes["expires_at"])
+        else:
+            webhook = await self.parts.webhooks.update(webhook_id, changes)
         if webhook is None:
             raise not_found("webhook")
-        self.request.app[NEWS].changed(webhook.channel_id)
+        if set(changes) != {"expires_at"}:
+            self.request.app[NEWS].changed(webhook.channel_id)
         return answer(Webhook.of(webhook))
 
     async def delete(self, webhook_id: WebhookId, /) -> NoContent:
@@ -201,9 +208,16 @@ def check_target(url: str, allowed: tuple[Network, ...]) -> None:
         )
 
 
+def after(seconds: float | None) -> datetime | None:
+    """Return the moment in so many seconds; None is never."""
+    return None if seconds is None else now() + timedelta(seconds=seconds)
+
+
 def changes_of(body: WebhookPatch) -> dict[str, Any]:
     """Name what a patch changes, as the registry has it; null is the default of the field."""
     changes = renamed(body.model_dump(exclude_unset=True))
+    if "expires_in_seconds" in changes:
+        changes["expires_at"] = after(changes.pop("expires_in_seconds"))
     for field, default in (("events", list(ALL_RESPONSES)), ("headers", {})):
         if field in changes and changes[field] is None:
             changes[field] = default

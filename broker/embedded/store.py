@@ -1,6 +1,7 @@
 """The embedded broker's file: queue messages in SQLite, used from one thread."""
 
 import fcntl
+import os
 import sqlite3
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -12,6 +13,7 @@ from pydantic_core import from_json, to_json
 
 from broker.errors import BrokerError, BrokerUnavailable, TopologyMismatch, Unpublishable
 from broker.port import Envelope
+from broker.private_files import private_database
 from broker.room import weight
 from broker.topology import Topology, inbound_queue, outbound_queue
 
@@ -73,7 +75,7 @@ class QueueFile:
     """
 
     def __init__(self, path: Path, topology: Topology) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private_database(path)
         self._lock = _lock(path.with_name(path.name + ".lock"))
         try:
             self._connection = sqlite3.connect(
@@ -209,7 +211,10 @@ def _change_of(rows: int) -> str:
 
 def _lock(path: Path) -> IO[bytes]:
     # Held for the life of the process; the system lets go of it when the process dies, however it does.
-    file = path.open("ab")
+    try:
+        file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
+    except OSError as error:
+        raise BrokerError(f"The queues' lock {path} cannot be used: {error.strerror}") from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -25,6 +25,7 @@ from broker.rabbitmq.calls import within
 from broker.rabbitmq.refusals import ClosingWords, why_refused
 from broker.rabbitmq.sieve import Sieve
 from broker.rabbitmq.transport import Line, SiftedTransport
+from broker.server_urls import shown
 
 log = structlog.get_logger()
 
@@ -78,7 +79,7 @@ class Link:
             logging.getLogger(library).setLevel(logging.CRITICAL)
         given = URL(url)
         self._url = given if "heartbeat" in given.query else given.update_query(heartbeat=HEARTBEAT_S)
-        self._shown = str(given.with_password(None).with_query(None))
+        self._shown = shown(url)
         self._name = name
         self._prepare = prepare
         self._connection: AbstractConnection | None = None

@@ -13,8 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from broker.disk import require_space
 from broker.ending import to_its_end
 from broker.errors import NotReady, SchemaMismatch
-from broker.registry.engine import make_direct, make_engine
+from broker.registry.engine import check_pooling, make_direct, make_engine
 from broker.registry.outages import is_outage, outages_told, spends_connection
+from broker.registry.refusals import no_such_table, refusals_told
 from broker.registry.schema import HEAD
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Database:
     """One database, PostgreSQL or SQLite, by its URL. Opens its connections as they are needed."""
 
     def __init__(self, url: str) -> None:
+        self._url = url
         self.engine = make_engine(url)
         #: For what every message asks; None where the dialect has no such way.
         self.direct = make_direct(url)
@@ -142,9 +144,15 @@ class Database:
         await self.check_writable()
 
     async def check_schema(self) -> None:
-        """Return where the database has this version's schema; raises SchemaMismatch otherwise."""
-        async with self.read() as connection:
-            found = await schema_of(connection)
+        """Return where the database has this version's schema; raises SchemaMismatch otherwise.
+
+        Raises SettingsError or RegistryError where it cannot be used as it is, and RegistryUnavailable while it is
+        away.
+        """
+        with refusals_told(), outages_told():
+            await check_pooling(self._url)
+            async with self.read() as connection:
+                found = await schema_of(connection)
         if found is not None and found > HEAD:
             raise SchemaMismatch(
                 f"The database has the schema {found}, of a newer Postbote; this version needs {HEAD}: "
@@ -170,11 +178,11 @@ async def _drop_where_spent(connection: AsyncConnection, error: BaseException) -
 
 
 async def schema_of(connection: AsyncConnection) -> str | None:
-    """Read which schema a database has; None where it has none. An outage is raised as SQLAlchemy tells it."""
+    """Read which schema a database has; None where it has none. Other errors are raised as SQLAlchemy tells them."""
     try:
         found = (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar()
     except DBAPIError as error:
-        if is_outage(error):
+        if is_outage(error) or not no_such_table(error):
             raise
         return None
     return None if found is None else str(found)

@@ -2,15 +2,15 @@
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from broker.errors import RegistryError
+from broker.server_urls import check_database_url
 
 if TYPE_CHECKING:
     from broker.registry.direct import Direct
 
+SQLITE = "sqlite:///"
 #: How long to wait for a connection, and for one statement, in seconds.
 CONNECT_S = 5.0
 STATEMENT_S = 30.0
@@ -23,43 +23,41 @@ def make_engine(url: str) -> AsyncEngine:
 
     Raises RegistryError for any other URL.
     """
-    parsed = _read(url)
-    if _is_sqlite(parsed):
+    if _is_sqlite(url):
         from broker.registry import sqlite
 
-        return sqlite.make_engine(parsed, statement_s=STATEMENT_S, pool=POOL + DIRECT_POOL)
+        return sqlite.make_engine(url.removeprefix(SQLITE), statement_s=STATEMENT_S, pool=POOL + DIRECT_POOL)
     from broker.registry import postgresql
 
-    return postgresql.make_engine(parsed, connect_s=CONNECT_S, statement_s=STATEMENT_S, pool=POOL)
+    return postgresql.make_engine(url, connect_s=CONNECT_S, statement_s=STATEMENT_S, pool=POOL)
 
 
 def make_direct(url: str) -> "Direct | None":
     """Make the way past SQLAlchemy, where the URL is one of PostgreSQL; raises RegistryError as `make_engine`."""
-    parsed = _read(url)
-    if _is_sqlite(parsed):
+    if _is_sqlite(url):
         return None
     from broker.registry import postgresql
 
-    return postgresql.make_direct(parsed, connect_s=CONNECT_S, statement_s=STATEMENT_S, pool=DIRECT_POOL)
+    return postgresql.make_direct(url, connect_s=CONNECT_S, statement_s=STATEMENT_S, pool=DIRECT_POOL)
 
 
-def _read(url: str) -> URL:
+async def check_pooling(url: str) -> None:
+    """Raise SettingsError where a pooler gives each transaction another connection to PostgreSQL."""
+    if not _is_sqlite(url):
+        from broker.registry import pooling, postgresql
+
+        await pooling.check(postgresql.connecting(url, connect_s=CONNECT_S, statement_s=STATEMENT_S))
+
+
+def _is_sqlite(url: str) -> bool:
+    # What comes after it is a path as it is written, with whatever signs a folder's name may hold.
+    if url.startswith(SQLITE):
+        return True
     try:
-        return make_url(url)
-    except (ArgumentError, ValueError):
+        check_database_url(url)
+    except ValueError as error:
         # The URL itself may hold a password, so the message does not repeat it.
         raise RegistryError(
-            "The database's URL cannot be read; it begins with postgresql:// or sqlite:///."
+            f"The database's URL (postgresql:// or sqlite:///) cannot be used: it {error}."
         ) from None
-
-
-def _is_sqlite(url: URL) -> bool:
-    match url.drivername.partition("+")[0]:
-        case "sqlite":
-            return True
-        case "postgresql" | "postgres":
-            return False
-        case other:
-            raise RegistryError(
-                f"There is no registry on {other}; the database's URL begins with postgresql:// or sqlite:///."
-            )
+    return False

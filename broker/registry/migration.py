@@ -10,8 +10,9 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.registry.database import schema_of
-from broker.registry.engine import STATEMENT_S, make_engine
+from broker.registry.engine import STATEMENT_S, check_pooling, make_engine
 from broker.registry.outages import is_outage, outages_told
+from broker.registry.refusals import refusals_told
 from broker.registry.schema import HEAD
 
 #: Any number will do, as long as two migrations of one database use the same.
@@ -21,11 +22,13 @@ LOCK = 7_095_071
 async def migrate(url: str) -> None:
     """Bring the database to the newest schema; safe where two processes do it at once.
 
-    Raises RegistryUnavailable where the database does not answer.
+    Raises RegistryUnavailable where the database does not answer, SettingsError or RegistryError where it cannot be
+    used as it is.
     """
     engine = make_engine(url)
     try:
-        with outages_told():
+        with refusals_told(), outages_told():
+            await check_pooling(url)
             async with engine.connect() as connection:
                 if engine.dialect.name == "sqlite":
                     await _write_ahead(connection)

@@ -71,6 +71,9 @@ class Webhook:
             signing += [secret for secret, until in self.older_secrets if at < datetime.fromisoformat(until)]
         return signing
 
+    #: When it is deleted, unless that is put off before; None is never.
+    expires_at: datetime | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class ChannelWebhooks:

@@ -1,5 +1,6 @@
 """Connections to SQLite: a thread for each, and one step of it for a statement with its rows."""
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -10,9 +11,12 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from broker.errors import RegistryError
+from broker.private_files import private_database
 
 T = TypeVar("T")
 
+#: How long the thread of a connection that could not be opened may take to end, in seconds.
+THREAD_S = 1.0
 #: Rows that an iteration would take at a time, were there one: all rows are fetched together.
 _CHUNK = 64
 
@@ -39,20 +43,21 @@ _PRAGMAS = (
 )
 
 
-def make_engine(url: URL, *, statement_s: float, pool: int) -> AsyncEngine:
+def make_engine(file: str, *, statement_s: float, pool: int) -> AsyncEngine:
     """Make an engine of `pool` connections; a statement waits up to `statement_s` seconds for another's lock.
 
-    Raises RegistryError where the URL names no file.
+    Raises RegistryError where no file is named, SettingsError where it cannot be opened.
     """
-    if not url.database:
+    if not file:
         raise RegistryError("The database's URL names no file: write sqlite:/// and its path.")
-    path = Path(url.database)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = Path(file)
+    private_database(path)
 
     async def opened() -> "Connection":
         return await connect(path, statement_s)
 
-    return create_async_engine(url.set(drivername="sqlite+aiosqlite"), async_creator=opened, pool_size=pool)
+    url = URL.create("sqlite+aiosqlite", database=file)
+    return create_async_engine(url, async_creator=opened, pool_size=pool)
 
 
 async def connect(path: Path, busy_s: float) -> "Connection":
@@ -66,7 +71,13 @@ async def connect(path: Path, busy_s: float) -> "Connection":
         return connection
 
     connection = Connection(opened)
-    await connection
+    try:
+        await connection
+    except sqlite3.Error:
+        # The library tells the thread to end and does not wait: at the end of the process, the thread would answer an
+        # event loop that is closed.
+        await asyncio.to_thread(connection.thread_ended, THREAD_S)
+        raise
     return connection
 
 
@@ -80,6 +91,10 @@ class Connection(aiosqlite.Connection):
         super().__init__(opened, _CHUNK)
         # A process that fails before it closes its connections has to end all the same.
         self._thread.daemon = True
+
+    def thread_ended(self, within_s: float) -> None:
+        """Wait until the connection's thread has ended, at most so many seconds."""
+        self._thread.join(within_s)
 
     def cursor(self) -> "Cursor":  # type: ignore[override]  # Aiosqlite's is a coroutine, and this needs no wait.
         """Return a cursor, without asking the thread for one."""

@@ -165,6 +165,8 @@ webhooks = Table(
     Column("rate_limit", Float),
     # Since when it has done nothing but fail.
     Column("failing_since", Utc),
+    # When it is deleted, unless that is put off before; NULL is never.
+    Column("expires_at", Utc, index=True),
     Column("created_at", Utc, nullable=False),
     Index(None, "channel_id", "created_at", "id"),
 )

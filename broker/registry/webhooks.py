@@ -6,7 +6,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, delete, func, select, update
+from sqlalchemy import ColumnElement, Row, delete, func, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.errors import ChannelFull, TooManySecrets
@@ -51,6 +51,7 @@ class Webhooks:
         retry_schedule: Sequence[float] | None = None,
         time_to_live_s: float | None = None,
         rate_limit: float | None = None,
+        expires_at: datetime | None = None,
         enabled: bool = True,
         most: int | None = None,
     ) -> Webhook | None:
@@ -71,6 +72,7 @@ class Webhooks:
             "retry_schedule": retry_schedule,
             "time_to_live_s": time_to_live_s,
             "rate_limit": rate_limit,
+            "expires_at": expires_at,
             "created_at": now(),
         }
         async with self._db.write() as connection:
@@ -121,6 +123,24 @@ class Webhooks:
                 )
         return webhook_of(row) if row is not None else None
 
+    async def renew(self, webhook_id: str, expires_at: datetime | None) -> Webhook | None:
+        """Put off when a webhook expires; None where there is no such webhook, or no more.
+
+        Nobody delivers otherwise for it, so the channel's revision stays.
+        """
+        renewed = update(webhooks).where(webhooks.c.id == webhook_id).values(expires_at=expires_at)
+        async with self._db.write() as connection:
+            row = (await connection.execute(renewed.returning(webhooks))).first()
+        return webhook_of(row) if row is not None else None
+
+    async def delete_expired(self, limit: int) -> list[str]:
+        """Delete up to `limit` webhooks that have expired, as `delete` does, and return their ids."""
+        async with self._db.read() as connection:
+            expired = webhooks.c.expires_at <= now()
+            found = await connection.execute(select(webhooks.c.id).where(expired).limit(limit))
+            ids = [row.id for row in found]
+        return [webhook_id for webhook_id in ids if await self._delete(webhook_id, expired) is not None]
+
     async def note_failing(self, webhook_id: str, since: datetime) -> None:
         """Write since when a webhook has done nothing but fail, where that is not written yet.
 
@@ -142,12 +162,15 @@ class Webhooks:
 
         What waits for it in the backlog is given up when its turn comes.
         """
+        return await self._delete(webhook_id, true())
+
+    async def _delete(self, webhook_id: str, where: ColumnElement[bool]) -> str | None:
         async with self._db.write() as connection:
-            found = select(webhooks.c.channel_id).where(webhooks.c.id == webhook_id)
+            found = select(webhooks.c.channel_id).where(webhooks.c.id == webhook_id, where)
             channel_id: str | None = (await connection.execute(found)).scalar()
             if channel_id is None or not await _changed(connection, channel_id):
                 return None
-            gone = await connection.execute(delete(webhooks).where(webhooks.c.id == webhook_id))
+            gone = await connection.execute(delete(webhooks).where(webhooks.c.id == webhook_id, where))
         return channel_id if gone.rowcount else None
 
     async def rotate_secret(self, webhook_id: str, *, overlap: timedelta) -> Webhook | None:

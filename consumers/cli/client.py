@@ -10,8 +10,10 @@ import aiohttp
 from pydantic_core import from_json
 
 from broker.errors import PostboteError
+from broker.server_urls import shown
 from broker.settings import Settings
 from consumers.credentials import ADMIN_TOKEN_FILE, DEMO_TOKEN_FILE
+from consumers.redaction import Redactor
 
 TIMEOUT_S = 30.0
 
@@ -41,6 +43,8 @@ class Client:
         self._session = session
         self._settings = settings
         self.base = base_url(settings)
+        #: For error messages: the address may hold a user with a password, for a proxy that stands before the API.
+        self.shown = shown(self.base)
 
     async def call(
         self,
@@ -62,8 +66,9 @@ class Client:
             ) as answer:
                 status, raw = answer.status, await answer.read()
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            why = Redactor()(str(error)) or type(error).__name__
             raise CallFailed(
-                f"Postbote does not answer at {self.base} ({str(error) or type(error).__name__}). Start it "
+                f"Postbote does not answer at {self.shown} ({why}). Start it "
                 "with `postbote run`, or set POSTBOTE_URL to where it listens."
             ) from None
         try:
@@ -71,10 +76,10 @@ class Client:
         except ValueError:
             body = None
         if status >= 400:
-            raise CallFailed(_problem(self.base, status, body), status)
+            raise CallFailed(_problem(self.shown, status, body), status)
         if not isinstance(body, dict):
             raise CallFailed(
-                f"What answers at {self.base} is not Postbote. Set POSTBOTE_URL to where Postbote listens."
+                f"What answers at {self.shown} is not Postbote. Set POSTBOTE_URL to where Postbote listens."
             )
         return Answer(body)
 
@@ -107,9 +112,9 @@ def base_url(settings: Settings) -> str:
     """Tell where the API is: POSTBOTE_URL, or the address that a process with these settings listens on."""
     given = os.environ.get("POSTBOTE_URL")
     if given:
-        return given.rstrip("/")
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
-    return f"http://{host}:{settings.port}"
+        return given.strip().rstrip("/")
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
 
 def admin_token(settings: Settings) -> str:
@@ -126,7 +131,7 @@ def admin_token(settings: Settings) -> str:
 def access_token(settings: Settings, channel: str, given: str | None) -> str:
     """Return a channel's access token; that of the demo channel is kept in a file."""
     if given is not None:
-        return given
+        return given.strip()
     hint = "Give the channel's access token with --token or POSTBOTE_ACCESS_TOKEN."
     if channel != "demo":
         raise CallFailed(hint)

@@ -10,8 +10,8 @@ import typer
 
 from broker import __version__
 from consumers.cli import channels, dead_letters, deliveries, webhooks
+from consumers.cli.endings import prepare_streams, tell
 from consumers.cli.listen import listen
-from consumers.cli.output import fail
 from consumers.cli.send import send
 
 #: New objects at which the garbage collector looks for cycles among them, and after how many such looks at the
@@ -114,20 +114,17 @@ def absent(name: str) -> Iterator[None]:
 
 
 def main() -> None:
-    """Enter from the command line."""
-    from broker.errors import PostboteError
-
+    """Enter from the command line. Whatever ends a command is told in one line."""
     # What is imported stays, and what a message makes is freed by its reference counts; cycles are rare. With the
     # usual thresholds the collector looks at it all the same, again and again: a tenth of the time of importing,
     # and a fifth of a delivery's cost.
     gc.set_threshold(*GARBAGE)
+    prepare_streams()
     try:
         app()
-    except PostboteError as error:
-        try:
-            fail(error)
-        except typer.Exit as end:
-            raise SystemExit(end.exit_code) from None
+    except Exception as error:
+        tell(error)
+        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import typer
 
 from broker.errors import PostboteError
-from consumers.cli.safe_text import json_text, line, plain
+from consumers.cli.endings import tell
+from consumers.cli.safe_text import json_text, line
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -39,10 +40,7 @@ def call(work: Coroutine[Any, Any, T]) -> T:
 
 def fail(error: PostboteError) -> NoReturn:
     """Say what happened, and end with exit code 1."""
-    from rich.console import Console
-    from rich.text import Text
-
-    Console(stderr=True, soft_wrap=True, highlight=False).print(Text(plain(error), style="red"))
+    tell(error)
     raise typer.Exit(1)
 
 

@@ -4,6 +4,7 @@ Each imports what it is made of where it needs it: a process starts sooner, and 
 """
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -13,11 +14,12 @@ import structlog
 
 from broker.errors import SettingsError
 from broker.port import Broker
-from broker.settings import Settings, read_settings
+from broker.server_urls import shown
+from broker.settings import Settings, read_settings, set_by_kubernetes
 from consumers.composition.base import make_broker, open_base, spare_the_collector
 from consumers.credentials import admin_token
 from consumers.health import Health, beat
-from consumers.logs import configure_logs
+from consumers.logs import configure_logs, in_background
 from consumers.serving import Stop
 
 log = structlog.get_logger()
@@ -53,7 +55,7 @@ def deliver() -> None:
 def migrate() -> None:
     """Bring the database to this version's schema, and declare the queues where a broker is set."""
     settings = read_settings()
-    configure_logs(settings)
+    _begin_to_log(settings)
     asyncio.run(_migrate(settings))
 
 
@@ -61,7 +63,7 @@ async def _migrate(settings: Settings) -> None:
     from broker.registry.migration import migrate as migrate_database
 
     await migrate_database(settings.database)
-    log.info("database.migrated", database=settings.database.rpartition("@")[2])
+    log.info("database.migrated", database=shown(settings.database))
     if settings.amqp_url is not None:
         # So that the other processes need no right to declare anything.
         broker = make_broker(settings)
@@ -107,7 +109,7 @@ def _with_servers(command: str) -> Settings:
 
 
 def _run(process: Process, settings: Settings) -> None:
-    configure_logs(settings)
+    _begin_to_log(settings)
     _raise_file_limit()
     loop_factory = None
     if sys.platform != "win32":
@@ -116,6 +118,17 @@ def _run(process: Process, settings: Settings) -> None:
         loop_factory = Loop
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(_until_signalled(process, settings))
+
+
+def _begin_to_log(settings: Settings) -> None:
+    configure_logs(settings)
+    if set_by_kubernetes(os.environ.get("POSTBOTE_PORT")):
+        log.warning(
+            "settings.port_of_kubernetes",
+            port=settings.port,
+            why="POSTBOTE_PORT is what Kubernetes sets for a Service named postbote, and no port: set "
+            "enableServiceLinks: false, or POSTBOTE_PORT to a number",
+        )
 
 
 def _raise_file_limit() -> None:
@@ -168,6 +181,10 @@ async def _until_signalled(process: Process, settings: Settings) -> None:
 async def _whole(settings: Settings, stop: Stop, health: Health) -> None:
     from consumers.composition.whole import work
 
+    # The welcome and the demo receiver print: a terminal that stands still, or is gone, holds up nothing else.
+    sys.stdout = in_background(
+        sys.stdout, lambda lines, why: f"({lines} messages could not be shown: {why})\n"
+    )
     await work(settings, stop, health)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 #: Controls (C0 but tab and newline, DEL, C1), and marks that turn the direction of writing or end a line.
 _CONTROL = re.compile(
@@ -21,6 +22,7 @@ def line(value: object) -> str:
 
 
 def json_text(value: object, indent: int | None = None) -> str:
-    """Write JSON; what a terminal might obey is escaped, so that it reads back unchanged."""
-    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    """Write JSON; what a terminal might obey or cannot show is escaped, so that it reads back unchanged."""
+    shows_all = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "").startswith("utf")
+    text = json.dumps(value, ensure_ascii=not shows_all, indent=indent)
     return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -21,7 +21,7 @@ from consumers.delivery_log import DeliveryLog
 from consumers.delivery_worker import Delivering, DeliverySession
 from consumers.directory import Directory
 from consumers.disabling import WebhookDisabling
-from consumers.expiring import Sweeper
+from consumers.expiring import Sweeper, WebhookSweeper
 from consumers.gates import Gates
 from consumers.parking import Parking
 from consumers.retry import Policy, Schedule
@@ -87,6 +87,7 @@ async def work_deliver(base: Base, allowed: tuple[Network, ...]) -> None:
             group.create_task(delivery_log.run(base.stop))
             group.create_task(standing.run(base.stop))
             group.create_task(Sweeper(Expiry(base.database), policy).run(base.stop))
+            group.create_task(WebhookSweeper(webhooks).run(base.stop))
             group.create_task(Drainer(parking, deliverer, gates, base.stop).run())
             group.create_task(workers.run(base.stop))
             group.create_task(Sharing(workers, settings.partitions, serve_one, base.stop).run())

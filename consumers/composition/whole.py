@@ -4,6 +4,7 @@ import asyncio
 from contextlib import AsyncExitStack
 from ipaddress import ip_network
 
+from broker.private_files import private_folder
 from broker.registry.migration import migrate
 from broker.settings import Network, Settings
 from consumers.composition.api import serving_api
@@ -19,8 +20,8 @@ async def work(settings: Settings, stop: Stop, health: Health) -> None:
     """Run the API and the workers until told to stop; embedded where no servers are set."""
     without_servers = settings.amqp_url is None and settings.database_url is None
     allowed = settings.webhook_allow_networks or (LOOPBACK if without_servers else ())
-    if settings.sqlite:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    if settings.embedded or settings.sqlite:
+        private_folder(settings.data_dir)
     await migrate(settings.database)
     async with AsyncExitStack() as stack:
         base = await stack.enter_async_context(open_base(settings, stop, health))

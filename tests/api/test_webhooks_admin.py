@@ -361,3 +361,21 @@ async def test_a_channel_with_more_webhooks_than_it_may_have_keeps_those_it_has(
         "POST", f"/v1/channels/{channel['id']}/webhooks", {"url": "https://example.com/"}
     )
     assert refused.status == 409
+
+
+async def test_a_webhook_that_is_to_expire_says_when_and_a_patch_puts_that_off_or_ends_it(api):
+    channel = await api.channel()
+    lasting = await api.webhook(channel["id"])
+    assert lasting["expiresAt"] is None
+    webhook = await api.webhook(channel["id"], expiresInSeconds=60)
+    for seconds in (60, 7200):
+        path = f"/v1/webhooks/{webhook['id']}"
+        webhook = await (await api.call("PATCH", path, {"expiresInSeconds": seconds})).json()
+        left = datetime.fromisoformat(webhook["expiresAt"]) - datetime.now(UTC)
+        assert timedelta(seconds=seconds - 30) < left <= timedelta(seconds=seconds)
+    webhook = await (await api.call("PATCH", path, {"expiresInSeconds": None, "rateLimit": 5})).json()
+    assert (webhook["expiresAt"], webhook["rateLimit"]) == (None, 5)
+    for wrong in (0, -1, "60", 1e9):
+        assert (await api.call("PATCH", path, {"expiresInSeconds": wrong})).status == 422
+    await api.call("DELETE", path)
+    assert (await api.call("PATCH", path, {"expiresInSeconds": 60})).status == 404

@@ -129,7 +129,7 @@ async def test_a_webhook_that_answers_is_tested_with_success_and_one_that_does_n
 async def test_failures_say_what_to_do(tmp_path: Path) -> None:
     shell = Shell(tmp_path, free_port())
     assert "POSTBOTE_ADMIN_TOKEN" in await shell.run("channels", "list", code=1)
-    shell.environment["POSTBOTE_ADMIN_TOKEN"] = "x"
+    shell.environment["POSTBOTE_ADMIN_TOKEN"] = "x" * 16
     assert "postbote run" in await shell.run("channels", "list", code=1)
     assert "POSTBOTE_AMQP_URL" in await shell.run("api", code=1)
     shell.environment["POSTBOTE_PORT"] = "many"

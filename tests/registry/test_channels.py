@@ -323,3 +323,24 @@ def first_turn(channel_id: str, user_id: str) -> NewTurn:
         Turn(f"m-{channel_id[-8:]}-{user_id}", key, channel_id, 1, {}, [], "answered", True, now()),
         Conversation(key, channel_id, user_id, {}, 0, 1),
     )
+
+
+async def test_a_webhook_that_expired_is_deleted_unless_that_was_put_off(database: Database) -> None:
+    webhooks = Webhooks(database)
+    channel, _ = await Channels(database).create("a", {})
+    past, later = now() - timedelta(seconds=1), now() + timedelta(hours=1)
+    made = [
+        await webhooks.create(channel.id, url="https://e.example", expires_at=moment)
+        for moment in (None, past, past, later)
+    ]
+    lasting, expired, renewed, waiting = (webhook.id for webhook in made if webhook is not None)
+    before = await revision(database, channel.id)
+    assert await webhooks.renew(renewed, later) is not None
+    assert await revision(database, channel.id) == before, "nobody delivers otherwise for it"
+    assert await webhooks.delete_expired(100) == [expired]
+    assert await revision(database, channel.id) > before, "whoever delivers reads the channel anew"
+    assert await webhooks.delete_expired(100) == []
+    assert await webhooks.renew(expired, later) is None
+    left = await webhooks.of_channel(channel.id)
+    assert left is not None
+    assert {webhook.id for webhook in left.webhooks} == {lasting, renewed, waiting}

@@ -31,7 +31,7 @@ class PostgresProgram:
         self._data = folder / "data"
         self._data.mkdir()
         # The server refuses to run as root.
-        self._owner = _unprivileged() if os.geteuid() == 0 else None
+        self._owner = unprivileged() if os.geteuid() == 0 else None
         if self._owner:
             shutil.chown(folder, self._owner)
             shutil.chown(self._data, self._owner)
@@ -57,7 +57,7 @@ class PostgresProgram:
     def start(self) -> None:
         """Start the server on its data, and wait until it takes connections."""
         # On SIGQUIT it takes its children along.
-        before = [*_as(self._owner), *dying_with_us(signal.SIGQUIT)]
+        before = [*as_user(self._owner), *dying_with_us(signal.SIGQUIT)]
         program = [str(self._programs / "postgres"), "-D", str(self._data)]
         self._server.start([*before, *program, *self._settings], self._folder)
         ready = [str(self._programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self._port)]
@@ -83,7 +83,7 @@ class PostgresProgram:
     def _make(self) -> None:
         initdb = [str(self._programs / "initdb"), "-D", str(self._data), "-U", "postbote", "-A", "trust"]
         output_of(
-            [*_as(self._owner), *initdb, "-E", "UTF8", "--no-locale", "--no-sync"], self._folder, START_S
+            [*as_user(self._owner), *initdb, "-E", "UTF8", "--no-locale", "--no-sync"], self._folder, START_S
         )
 
 
@@ -125,7 +125,8 @@ def _version(programs: Path) -> int:
     return int(programs.parent.name) if programs.parent.name.isdigit() else 0
 
 
-def _unprivileged() -> str:
+def unprivileged() -> str:
+    """Return a user who may run servers that refuse to run as root; raises RuntimeError where there is none."""
     import pwd
 
     for name in ("postgres", "nobody"):
@@ -136,7 +137,8 @@ def _unprivileged() -> str:
     )
 
 
-def _as(owner: str | None) -> list[str]:
+def as_user(owner: str | None) -> list[str]:
+    """Return what a command begins with that runs as that user."""
     if owner is None:
         return []
     setpriv = shutil.which("setpriv")
