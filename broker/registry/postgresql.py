@@ -69,9 +69,10 @@ def _connecting(
     url: str, plans: str, connect_s: float, statement_s: float, **more: int
 ) -> Callable[[], Awaitable[asyncpg.Connection]]:
     dsns = deque(_dsn(each) for each in hosts_apart(url))
-    # After a failover the server that was the first may still be there, and only read.
     named = "target_session_attrs=" in url or "PGTARGETSESSIONATTRS" in os.environ
-    target = None if named else "read-write"
+    # After a failover the server that was the first may still be there, and only read. Where it is the only one, what
+    # reads can go on with it.
+    target = "read-write" if len(dsns) > 1 and not named else None
     longest_ms = int((statement_s + _SERVER_LATER_S) * 1000)
     ends = f"SET statement_timeout = {longest_ms}; SET idle_in_transaction_session_timeout = {longest_ms}"
 

@@ -58,13 +58,15 @@ async def test_a_host_that_is_away_or_silent_leaves_it_to_the_next(
     await database.close()
 
 
-async def test_a_server_that_can_only_be_read_is_away_until_it_can_be_written(
+async def test_of_several_servers_one_that_can_only_be_read_is_away_until_it_can_be_written(
     postgres_server: str, postgres_url: str
 ) -> None:
     admin = await asyncpg.connect(postgres_server)
     read_only = f"ALTER DATABASE {make_url(postgres_url).database} SET default_transaction_read_only = "
     await admin.execute(read_only + "on")
-    database = Database(postgres_url)
+    at = make_url(postgres_url)
+    server = f"@{at.host}:{at.port}"
+    database = Database(postgres_url.replace(server, f"{server},{at.host}:{at.port}"))
     with pytest.raises(RegistryUnavailable):
         await database.check()
     await admin.execute(read_only + "off")
