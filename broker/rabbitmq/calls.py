@@ -9,7 +9,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
+from aiormq.exceptions import AMQPError
+
+from broker.errors import PostboteError
+
 T = TypeVar("T")
+
+#: Errors that say what happened.
+_ITS_OWN = (AMQPError, OSError, TimeoutError, RuntimeError, PostboteError)
 
 #: Calls that nobody waits for any more. Each ends with its connection at the latest.
 _left: set["asyncio.Future[Any]"] = set()
@@ -23,7 +30,8 @@ async def within(
     """Await a call of the library for at most `seconds` (None: without a bound) and return its result.
 
     A caller that is cancelled or out of time leaves the call to end by itself; `put_away` then takes its result.
-    Raises TimeoutError, ConnectionError where the connection closed under the call, and what the call raises.
+    Raises TimeoutError, ConnectionError where the connection closed under the call or the library failed at it, and
+    what the call raises of `_ITS_OWN`.
     """
     calling = asyncio.ensure_future(call)
     try:
@@ -37,9 +45,9 @@ async def within(
     if calling.cancelled():
         raise ConnectionError("the connection was closed")
     error = calling.exception()
-    if type(error) is Exception:
-        # The library has no other word for a connection that was closed without a reason.
-        raise ConnectionError("the connection was closed") from error
+    if error is not None and not isinstance(error, _ITS_OWN):
+        # The library says so in many ways of a connection that ended at an odd moment, or of bytes that are no AMQP.
+        raise ConnectionError(f"the connection was closed ({type(error).__name__})") from error
     return calling.result()
 
 

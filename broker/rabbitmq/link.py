@@ -150,7 +150,8 @@ class Link:
         while True:
             try:
                 connection = await self._connect()
-            except (TopologyMismatch, BrokerRefused, *TROUBLE) as error:
+            except Exception as error:
+                # Whatever it is: a link that ended here would never connect again.
                 self._mismatch = error if isinstance(error, TopologyMismatch) else None
                 self._refusal = error if isinstance(error, BrokerRefused) else None
                 self._reason = describe(error)
