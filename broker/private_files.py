@@ -7,6 +7,8 @@ from broker.errors import SettingsError
 
 #: What SQLite keeps beside a database, and the lock of the queues' file.
 _BESIDE = ("", "-wal", "-shm", "-journal", ".lock")
+#: How a database begins that is not empty (https://www.sqlite.org/fileformat.html).
+_MAGIC = b"SQLite format 3\x00"
 #: What a data folder holds: one that holds anything else is somebody else's too, and stays as it is.
 _OURS = ("registry.db", "queues.db", "admin-token", "demo-token", ".admin-token", ".demo-token", "lost+found")
 
@@ -42,13 +44,21 @@ def private_database(path: Path) -> None:
     try:
         if not path.parent.exists():
             private_folder(path.parent)
+        if not path.exists():
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+        if not _is_database(path):
+            # Named by mistake: it is somebody else's, and refused when it is opened.
+            return
         for file in (path.with_name(path.name + suffix) for suffix in _BESIDE):
-            if file == path and not file.exists():
-                os.close(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600))
             if file.is_file() and file.stat().st_uid == os.geteuid():
                 file.chmod(0o600)
     except OSError as error:
         raise _refused(path, error) from None
+
+
+def _is_database(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) in (b"", _MAGIC)
 
 
 def _only_ours(path: Path) -> bool:

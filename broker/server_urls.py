@@ -25,6 +25,8 @@ def check_database_url(url: str) -> str:
     if url.startswith("sqlite:///"):
         if "?" in url:
             raise ValueError("a sqlite:/// URL is a path and takes no parameters")
+        if url == "sqlite:///:memory:":
+            raise ValueError("a sqlite:/// URL names a file; leave it unset for one in the data directory")
         return url
     if not url.startswith(("postgresql://", "postgres://")):
         raise ValueError("must begin with postgresql:// or sqlite:///")

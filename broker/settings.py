@@ -91,6 +91,9 @@ class Settings(BaseSettings):
     @classmethod
     def _without_blanks_around(cls, value: object) -> object:
         # What comes out of a file, or of a secret's store, often ends with a newline.
+        if isinstance(value, str) and value and not value.strip():
+            # Blanks would mean "every address" for a host, and "here" for a folder.
+            raise ValueError("it is blank; set it to something, or leave it unset")
         return value.strip() if isinstance(value, str) else value
 
     @field_validator("host")

@@ -122,7 +122,7 @@ class Database:
         """Return where the database takes a write; raises RegistryUnavailable otherwise.
 
         One row is written as it is, and committed: a standby, a file that is read-only and most full disks refuse
-        that, and say so. Raises DBAPIError where the database has no schema at all.
+        that, and say so; and so does a database without a schema.
         """
         async with self.single() as connection:
             await connection.execute(text("UPDATE alembic_version SET version_num = version_num"))

@@ -12,9 +12,10 @@ from broker.errors import RegistryUnavailable
 #: disk, no memory, too many connections), an operator's intervention (shutting down, starting up, cancelled), the
 #: system below (input and output, lost files), a deadlock or serialization failure, a lock that was not to be had, a
 #: server that takes no writes (a standby after a failover), a transaction that was ended for idling, a refused login,
-#: an unknown database. An operator mends the last two, and no message is given up for them. All other classes are of
-#: what was asked (values, constraints, names), and asking again does not help.
-_LATER = ("08", "53", "57", "58", "40", "55P03", "25006", "25P03", "25P04", "28", "3D")
+#: an unknown database, tables or their keys that are not there while a dump is restored. An operator mends the last
+#: three, and no message is given up for them. All other classes are of what was asked (values, constraints, names),
+#: and asking again does not help.
+_LATER = ("08", "53", "57", "58", "40", "55P03", "25006", "25P03", "25P04", "28", "3D", "42P01", "42P10")
 #: Those after which the same connection says the same again, while a new one may lead to another server: the
 #: connection's own end, an operator's intervention but for one statement that was cancelled, and no writes.
 _OF_THE_CONNECTION = ("08", "57P", "25006", "25P03", "25P04")

@@ -1,5 +1,6 @@
 """How a command ends that could not do its work: one line, whatever happened; and streams that bear any text."""
 
+import errno
 import os
 import sys
 import traceback
@@ -9,6 +10,8 @@ from pathlib import Path
 from broker.errors import PostboteError
 from consumers.cli.safe_text import line, plain
 
+#: What writing to standard output says, which is no file with a name, where nothing more goes into it.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 #: What a line of an error that nobody expected may hold, in characters.
 LONGEST = 500
 
@@ -41,6 +44,8 @@ def tell(error: BaseException) -> None:
     with suppress(OSError):
         if isinstance(error, PostboteError):
             _paint(plain(error))
+        elif isinstance(error, OSError) and error.errno in _NO_ROOM and error.filename is None:
+            _paint(f"Standard output cannot be written: {error.strerror}.")
         else:
             _tell_unexpected(error, whole)
     _let_go_of_output()

@@ -123,7 +123,8 @@ async def webhooks(here: Here) -> list[dict[str, object]]:
 
 async def test_output_to_a_full_disk_is_told_in_a_line(tmp_path: Path) -> None:
     full = os.open("/dev/full", os.O_WRONLY)
-    assert "No space left" in await Here(tmp_path).fails("version", stdout=full)
+    said = await Here(tmp_path).fails("version", stdout=full)
+    assert said.strip() == "Standard output cannot be written: No space left on device."
     os.close(full)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from broker.embedded.store import QueueFile
-from broker.errors import SettingsError
+from broker.errors import PostboteError, SettingsError
 from broker.private_files import private_folder
 from broker.registry.migration import migrate
 from broker.topology import Topology
@@ -76,3 +76,15 @@ def test_what_is_no_folder_is_refused_in_a_sentence(tmp_path: Path) -> None:
     for path in (tmp_path / "file", tmp_path / "file" / "data", Path("/proc/data")):
         with pytest.raises(SettingsError, match="POSTBOTE_DATA_DIR"):
             private_folder(path)
+
+
+async def test_a_file_that_is_no_database_of_ours_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    other = tmp_path / "passwd"
+    other.write_text("root:x:0:0:root:/root:/bin/sh\n")
+    other.chmod(0o644)
+    with pytest.raises(PostboteError):
+        await migrate(f"sqlite:///{other}")
+    with pytest.raises(PostboteError):
+        QueueFile(other, Topology(1))
+    assert other.stat().st_mode & 0o777 == 0o644
+    assert other.read_text() == "root:x:0:0:root:/root:/bin/sh\n"

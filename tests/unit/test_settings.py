@@ -29,7 +29,7 @@ def test_blanks_around_a_secret_are_none_of_it(around: str, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    "token", ["  ", "x", "fifteen-letters", "with blanks in the middle", "ümlaut-ümlaut-ümlaut"]
+    "token", ["x", "fifteen-letters", "with blanks in the middle", "ümlaut-ümlaut-ümlaut"]
 )
 def test_a_token_that_could_be_guessed_or_not_be_sent_is_refused_in_a_sentence(
     token: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -42,6 +42,22 @@ def test_a_token_that_could_be_guessed_or_not_be_sent_is_refused_in_a_sentence(
     (tmp_path / "data" / "admin-token").write_text(token)
     with pytest.raises(SettingsError, match="admin-token"):
         admin_token(read_settings())
+
+
+@pytest.mark.parametrize("name", ["HOST", "DATA_DIR", "ADMIN_TOKEN", "AMQP_URL", "DATABASE_URL", "PORT"])
+@pytest.mark.parametrize("blank", [" ", "\n", "\t \r\n"])
+def test_a_setting_of_blanks_is_refused_and_never_means_everything(
+    name: str, blank: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"POSTBOTE_{name}", blank)
+    with pytest.raises(SettingsError, match=f"POSTBOTE_{name}: .*blank"):
+        read_settings()
+
+
+def test_a_database_in_memory_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTBOTE_DATABASE_URL", "sqlite:///:memory:")
+    with pytest.raises(SettingsError, match=r"POSTBOTE_DATABASE_URL: .*names a file"):
+        read_settings()
 
 
 def test_the_address_that_kubernetes_sets_is_no_port(monkeypatch: pytest.MonkeyPatch) -> None:
