@@ -46,7 +46,7 @@ def private_database(path: Path) -> None:
             private_folder(path.parent)
         if not path.exists():
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
-        if not _is_database(path):
+        if path.is_file() and not _is_database(path):
             # Named by mistake: it is somebody else's, and refused when it is opened.
             return
         for file in (path.with_name(path.name + suffix) for suffix in _BESIDE):

@@ -14,7 +14,7 @@ from broker.disk import require_space
 from broker.ending import to_its_end
 from broker.errors import NotReady, SchemaMismatch
 from broker.registry.engine import check_pooling, make_direct, make_engine
-from broker.registry.outages import is_outage, outages_told, spends_connection
+from broker.registry.outages import outages_told, spends_connection
 from broker.registry.refusals import no_such_table, refusals_told
 from broker.registry.schema import HEAD
 
@@ -182,9 +182,9 @@ async def schema_of(connection: AsyncConnection) -> str | None:
     try:
         found = (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar()
     except DBAPIError as error:
-        if is_outage(error) or not no_such_table(error):
-            raise
-        return None
+        if no_such_table(error):
+            return None
+        raise
     return None if found is None else str(found)
 
 

@@ -256,7 +256,7 @@ async def test_a_pool_that_is_used_up(postgres_url: str, monkeypatch: pytest.Mon
     await database.close()
 
 
-@pytest.mark.parametrize("statement", ["SELECT * FROM nowhere", "SELEKT 1", "SELECT nothing FROM channels"])
+@pytest.mark.parametrize("statement", ["SELEKT 1", "SELECT nothing FROM channels"])
 async def test_a_mistake_stays_a_mistake(database_url: str, statement: str) -> None:
     database = Database(database_url)
     for opened in (database.read, database.write):
