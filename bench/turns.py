@@ -15,7 +15,7 @@ from broker.models.acceptance import accept
 from broker.models.inbound import MessageRequest
 from broker.models.records import UserMessage
 from broker.partitions import partition_word
-from broker.topology import outbound_queue
+from broker.topology import INBOUND, outbound_queue
 
 
 async def measure_hop(servers: Servers, messages: int) -> Measured:
@@ -61,7 +61,7 @@ def make_messages(deployment: Deployment, messages: int, users: int) -> list[Use
 
 async def enqueue_all(deployment: Deployment, messages: list[UserMessage]) -> None:
     """Put messages on their queues, in order within each conversation."""
-    from broker.api.messages import enqueue
+    from broker.api.messages import envelope_of
 
     lanes: dict[int, list[UserMessage]] = {}
     for message in messages:
@@ -71,7 +71,7 @@ async def enqueue_all(deployment: Deployment, messages: list[UserMessage]) -> No
 
         async def one(lane: list[UserMessage]) -> None:
             for message in lane:
-                await enqueue(broker, message, deployment.partitions)
+                await broker.publish(INBOUND, envelope_of(message, deployment.partitions))
 
         await asyncio.gather(*map(one, lanes.values()))
 

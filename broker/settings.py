@@ -61,7 +61,8 @@ class Settings(BaseSettings):
     #: all workers: one that takes less than the one before it changes the order of what was given back.
     prefetch: int = Field(200, ge=1, le=10_000)
     #: Memory for the messages in hand of one process, estimated, in bytes; shared out evenly among the partitions.
-    #: What does not fit waits on disk.
+    #: What does not fit waits on disk. As much again for the bodies of requests to the API, of which one channel has
+    #: a quarter; what does not fit is answered 503.
     in_hand_bytes: int = Field(IN_HAND_BYTES, ge=2**20)
     #: Where bodies wait that have no room in memory, up to the prefetch of each partition; unset means the data
     #: directory. Not a file system that is itself in memory.

@@ -7,7 +7,8 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from broker.api.bodies import LARGEST_BODY
+from broker.api.bodies import BODY_ROOM, LARGEST_BODY
+from broker.api.body_room import BodyRoom
 from broker.api.channels import ChannelsView, ChannelView
 from broker.api.connection import HANDLER_ARGS, in_hand
 from broker.api.counter import COUNTER, Counter
@@ -87,6 +88,7 @@ def make_app(parts: Parts) -> web.Application:
     """Make the application; whoever serves it opens the parts before and closes them after."""
     app = web.Application(middlewares=MIDDLEWARES, client_max_size=LARGEST_BODY, handler_args=HANDLER_ARGS)
     app[PARTS] = parts
+    app[BODY_ROOM] = BodyRoom(parts.settings.in_hand_bytes)
     app[DOORS] = Doors(parts.channels)
     app[LEFT_BEHIND] = set()
     app[NEWS] = ChannelNews(parts.broker)

@@ -8,9 +8,11 @@ from aiohttp_pydantic.injectors import BodyGetter
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
+from broker.api.body_room import SMALL, BodyRoom, Hold, weight_of_bytes
 from broker.api.patience import PATIENCE
-from broker.api.problems import Problem, faults_of
+from broker.api.problems import Problem, faults_of, unavailable
 from broker.models.json_bytes import why_not_json, without_mark
+from broker.room import weight
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -18,6 +20,15 @@ M = TypeVar("M", bound=BaseModel)
 LARGEST_BODY = 256 * 1024
 #: How long a body may take to come in, in seconds: the largest at 70 kbit/s.
 BODY_S = 30.0
+#: Whose bodies are counted together where a request names nobody.
+ADMINISTRATION = "the administration"
+
+BODY_ROOM = web.AppKey("body_room", BodyRoom)
+#: Whose body a request brings.
+OWNER: web.RequestKey[str] = web.RequestKey("owner", str)
+HOLD: web.RequestKey[Hold] = web.RequestKey("hold", Hold)
+#: The arguments by which a handler is called: they hold the body for as long as it runs.
+ARGUMENTS: web.RequestKey[dict[str, Any]] = web.RequestKey("arguments", dict)
 
 
 class StrictBody(BodyGetter):
@@ -27,19 +38,64 @@ class StrictBody(BodyGetter):
         ((self.arg_name, self.model),) = args_spec.items()
 
     async def inject(self, request: web.Request, args_view: list[Any], kwargs_view: dict[str, Any]) -> None:
-        """Read the body into the handler's argument; raises Problem 400, 408, 413, 415 or 422."""
-        kwargs_view[self.arg_name] = read_json(self.model, await read_body(request))
+        """Read the body into the handler's argument; raises Problem 400, 408, 413, 415, 422 or 503."""
+        body = await read_body(request)
+        hold = request.get(HOLD)
+        if (
+            hold is not None
+            and OWNER not in request
+            and not request.app[BODY_ROOM].change(hold, weight(body))
+        ):
+            # What is read of a message is let go of before anybody waits; here it is kept.
+            raise no_room()
+        request[ARGUMENTS] = kwargs_view
+        kwargs_view[self.arg_name] = read_json(self.model, body)
 
 
 async def read_body(request: web.Request, largest: int = LARGEST_BODY) -> bytes:
-    """Read a request's body of JSON; raises Problem 400, 408, 413 or 415."""
+    """Read a request's body of JSON, where there is room for it; raises Problem 400, 408, 413, 415 or 503."""
     require_json(request)
     if (request.content_length or 0) > largest:
         raise too_large(largest)
+    if not is_small(request):
+        take_room(request, request.get(OWNER, ADMINISTRATION), largest)
     body = await _read_in_its_own_time(request)
     if len(body) > largest:
         raise too_large(largest)
+    hold = request.get(HOLD)
+    if hold is not None:
+        request.app[BODY_ROOM].change(hold, weight_of_bytes(len(body)))
     return body
+
+
+def take_room(request: web.Request, owner: str, largest: int) -> None:
+    """Take room for a body of at most so many bytes, in place of what the request has; raises Problem 503."""
+    room = request.app[BODY_ROOM]
+    leave_room(request)
+    hold = room.admit(
+        owner, weight_of_bytes(largest if request.content_length is None else request.content_length)
+    )
+    if hold is None:
+        raise no_room()
+    request[HOLD] = hold
+
+
+def leave_room(request: web.Request) -> None:
+    """Give back the room that a request's body has taken, if any."""
+    hold = request.get(HOLD)
+    if hold is not None:
+        request.app[BODY_ROOM].leave(hold)
+        del request[HOLD]
+
+
+def let_go(request: web.Request) -> None:
+    """Drop what was read of the body, before something is waited for: it takes many times its size."""
+    request[ARGUMENTS].clear()
+
+
+def no_room() -> Problem:
+    """Say that other bodies have all the room."""
+    return unavailable("Too many large bodies are in hand at the moment; try again shortly.")
 
 
 def too_large(largest: int) -> Problem:
@@ -76,6 +132,11 @@ def has_come(request: web.BaseRequest) -> bool:
     """Tell whether the whole body is here and nothing is wrong with it; it may be read without waiting then."""
     content = request.content
     return content.is_eof() and content.exception() is None and content.total_bytes <= LARGEST_BODY
+
+
+def is_small(request: web.BaseRequest) -> bool:
+    """Tell whether the whole body is here and so small that no room has to be taken for it."""
+    return has_come(request) and request.content.total_bytes <= SMALL
 
 
 def require_json(request: web.BaseRequest) -> None:

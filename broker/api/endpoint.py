@@ -13,7 +13,7 @@ from aiohttp_pydantic.injectors import AbstractInjector, BodyGetter, HeadersGett
 from pydantic import BaseModel, ValidationError
 
 from broker.api.auth import require_admin
-from broker.api.bodies import StrictBody
+from broker.api.bodies import StrictBody, leave_room
 from broker.api.headers import NamedHeaders
 from broker.api.parts import PARTS, Parts
 from broker.api.patience import LEFT_BEHIND, PATIENCE, Patience, leaving_behind
@@ -77,9 +77,12 @@ class Endpoint(PydanticView):
         return await self.patience.bound(work)
 
     async def _admitted(self, method: str) -> web.StreamResponse:
-        await self.admit()
-        answer: web.StreamResponse = await getattr(self, method)()
-        return answer
+        try:
+            await self.admit()
+            answer: web.StreamResponse = await getattr(self, method)()
+            return answer
+        finally:
+            leave_room(self.request)
 
     async def begin_long_work(self, seconds: float) -> None:
         """Make sure that the database answers, and take time for what lasts longer than an answer does."""

@@ -10,7 +10,7 @@ from pydantic_core import from_json
 
 from broker.api.answers import Ok, OkText
 from broker.api.auth import known_door, require_channel, same
-from broker.api.bodies import has_come, read_body, read_part
+from broker.api.bodies import HOLD, OWNER, is_small, let_go, read_body, read_json, read_part, take_room
 from broker.api.counter import COUNTER
 from broker.api.endpoint import Endpoint, answer
 from broker.api.limits import keep_to_rate
@@ -25,7 +25,7 @@ from broker.models.inbound import ChannelId, LegacyMessageRequest, LegacyProof, 
 from broker.models.json_bytes import without_mark
 from broker.models.records import UserMessage
 from broker.partitions import conversation_key, partition_of
-from broker.port import Broker, Envelope
+from broker.port import Envelope
 from broker.topology import INBOUND, inbound_key
 from broker.trace import traceparent_of
 
@@ -41,6 +41,8 @@ IdempotencyKey = Annotated[
 
 #: What is read of the older form before its proof is known, in bytes; the form holds a text and little else.
 LARGEST_LEGACY_BODY = 64 * 1024
+#: Whose bodies of the older form are until their proof is known; no channel's id has blanks.
+UNPROVEN = "without proof"
 
 
 class Messages(Endpoint):
@@ -50,7 +52,7 @@ class Messages(Endpoint):
 
     async def _iter(self) -> web.StreamResponse:
         request = self.request
-        if request.method == "POST" and "Idempotency-Key" not in request.headers and has_come(request):
+        if request.method == "POST" and "Idempotency-Key" not in request.headers and is_small(request):
             counter = request.app[COUNTER]
             channel_id = request.match_info["channel_id"]
             door = counter.doors.at_hand(channel_id)
@@ -63,6 +65,7 @@ class Messages(Endpoint):
         channel_id = self.request.match_info["channel_id"]
         await require_channel(self.request, self.request.app[DOORS], channel_id)
         keep_to_rate(self.request, self.request.app[RATE_LIMIT], channel_id)
+        self.request[OWNER] = channel_id
 
     async def post(
         self,
@@ -82,20 +85,25 @@ class Messages(Endpoint):
             200: The message is on the queue.
             422: The body is not as it has to be, or another one came with this Idempotency-Key.
         """
-        message = accept(
-            body,
-            channel_id=channel_id,
-            message_id=await self._message_id(channel_id, idempotency_key),
-            traceparent=traceparent_of(self.request.headers.get("traceparent")),
-        )
-        # Also a repeat: nobody knows whether the first one was confirmed, and the bot makes one of both.
-        await enqueue(self.parts.broker, message, self.parts.settings.partitions)
-        return answer(Accepted(message=EVENT_RECEIVED, id=message.id))
+        message_id = new_message_id() if idempotency_key is None else new_repeatable_id()
+        envelope = self._envelope(body, channel_id, message_id)
+        del body
+        let_go(self.request)
+        if idempotency_key is not None:
+            first_id = await self._claim(channel_id, idempotency_key, message_id)
+            if first_id != message_id:
+                # Nobody knows whether the first one was confirmed, and the bot makes one of both.
+                again = await self.request.read()
+                envelope = self._envelope(read_json(MessageRequest, again), channel_id, first_id)
+        await self.parts.broker.publish(INBOUND, envelope)
+        return answer(Accepted(message=EVENT_RECEIVED, id=envelope.id))
 
-    async def _message_id(self, channel_id: str, key: str | None) -> str:
-        if key is None:
-            return new_message_id()
-        new = new_repeatable_id()
+    def _envelope(self, body: MessageRequest, channel_id: str, message_id: str) -> Envelope:
+        traceparent = traceparent_of(self.request.headers.get("traceparent"))
+        message = accept(body, channel_id=channel_id, message_id=message_id, traceparent=traceparent)
+        return envelope_of(message, self.parts.settings.partitions)
+
+    async def _claim(self, channel_id: str, key: str, new: str) -> str:
         fingerprint = fingerprint_of(await self.request.read())
         claiming = self.parts.idempotency_keys.claim(channel_id, key, fingerprint, new)
         named = await leaving_behind(claiming, self.request.app[LEFT_BEHIND])
@@ -117,12 +125,17 @@ class LegacyMessages(Endpoint):
         """Ask for the verify token of a channel that exists, and look at nothing else of the body before."""
         request = self.request
         door = await known_door(request.app[DOORS], request.match_info["channel_id"])
+        # Anybody may send here: until the proof is known, nobody's own room is taken.
+        request[OWNER] = UNPROVEN
         body = await read_body(request, LARGEST_LEGACY_BODY)
         # An array holds no proof, and the error that says so would make objects of Python of all of it.
         proof = LegacyProof() if body.lstrip()[:1] == b"[" else read_part(LegacyProof, body)
         if proof.verify_token is None or not same(proof.verify_token, door.channel.verify_token):
             raise unauthorized("The verifyToken is missing, or not this channel's.")
         keep_to_rate(request, request.app[RATE_LIMIT], door.channel.id)
+        request[OWNER] = door.channel.id
+        if HOLD in request:
+            take_room(request, door.channel.id, len(body))
 
     async def post(self, channel_id: ChannelId, /, body: LegacyMessageRequest) -> OkText:
         """Take in a user's message in the older form.
@@ -139,16 +152,19 @@ class LegacyMessages(Endpoint):
             message_id=new_message_id(),
             traceparent=traceparent_of(self.request.headers.get("traceparent")),
         )
-        await enqueue(self.parts.broker, message, self.parts.settings.partitions)
+        envelope = envelope_of(message, self.parts.settings.partitions)
+        del body, message
+        let_go(self.request)
+        await self.parts.broker.publish(INBOUND, envelope)
         return web.Response(text=EVENT_RECEIVED)
 
 
-async def enqueue(broker: Broker, message: UserMessage, partitions: int) -> None:
-    """Publish a message to its partition; it is durable when this returns. Raises BrokerUnavailable."""
+def envelope_of(message: UserMessage, partitions: int) -> Envelope:
+    """Write a message to be published to its partition."""
     key = conversation_key(message.channel_id, message.user.id)
     routing_key = inbound_key(message.channel_id, partition_of(key, partitions))
     body = message.model_dump_json().encode()
-    await broker.publish(INBOUND, Envelope(message.id, body, routing_key))
+    return Envelope(message.id, body, routing_key)
 
 
 def fingerprint_of(body: bytes) -> str:

@@ -64,7 +64,10 @@ _PROBLEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "422": ("The body is JSON, but not as it has to be; `errors` says where.", {}),
     "429": ("The channel is over its rate.", _RETRY_AFTER),
     "501": ("This process makes no deliveries.", {}),
-    "503": ("The broker or the database does not answer; nothing is lost, try again.", _RETRY_AFTER),
+    "503": (
+        "The broker or the database does not answer, or other bodies have all the room; nothing is lost, try again.",
+        _RETRY_AFTER,
+    ),
     "default": ("A problem; `detail` says what happened and what to do.", {}),
 }
 
