@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from broker.api.body_room import SMALL, BodyRoom, Hold, weight_of_bytes
+from broker.api.headers import only
 from broker.api.patience import PATIENCE
 from broker.api.problems import Problem, faults_of, unavailable
 from broker.models.json_bytes import why_not_json, without_mark
@@ -140,8 +141,8 @@ def is_small(request: web.BaseRequest) -> bool:
 
 
 def require_json(request: web.BaseRequest) -> None:
-    """Return where the request says that it sends plain JSON, or nothing; raises Problem 415 otherwise."""
-    encoding = request.headers.get("Content-Encoding")
+    """Return where the request says that it sends plain JSON, or nothing; raises Problem 400 or 415 otherwise."""
+    encoding = only(request, "Content-Encoding")
     if encoding is not None and encoding.strip().lower() != "identity":
         # A megabyte can unpack to a gigabyte.
         raise Problem(
@@ -149,7 +150,7 @@ def require_json(request: web.BaseRequest) -> None:
             "Send the body as it is, without a Content-Encoding: it is not unpacked here.",
             headers={"Accept-Encoding": "identity"},
         )
-    given = request.headers.get("Content-Type")
+    given = only(request, "Content-Type")
     if given is None:
         return
     kind = given.partition(";")[0].strip().lower()

@@ -13,7 +13,7 @@ from typing import cast
 
 import httptools
 
-from consumers.http.head import SWITCHING, Head, final_head, idle_s, retry_after
+from consumers.http.head import MOST_INTERIM, SWITCHING, Head, HeadReader, idle_s, retry_after
 
 #: Of an answer's body this much is kept, in bytes.
 KEPT_BODY = 4096
@@ -55,9 +55,11 @@ class Connection(asyncio.Protocol):
         "_body_timer",
         "_complete",
         "_head",
+        "_head_reader",
         "_headed",
         "_headed_at",
         "_idle",
+        "_interim",
         "_keeps",
         "_loop",
         "_lost",
@@ -86,8 +88,12 @@ class Connection(asyncio.Protocol):
         self.idle_until = 0.0
         #: True where the exchange that failed had not a byte of an answer.
         self.unanswered = False
-        #: What came until the end of the headers, and of the body.
-        self._head = self._body = b""
+        #: What came until the end of the headers (grown in place where it comes in pieces), and of the body.
+        self._head: bytes | bytearray = b""
+        self._head_reader: HeadReader | None = None
+        self._body = b""
+        #: How many interim answers llhttp has read.
+        self._interim = 0
         #: 0 until the status line is here.
         self._status = 0
         self._headed_at = 0.0
@@ -157,7 +163,12 @@ class Connection(asyncio.Protocol):
             return
         heading = not self._headed
         if heading:
-            self._head = self._head + data if self._head else data
+            if not self._head:
+                self._head = data
+            elif isinstance(self._head, bytearray):
+                self._head += data
+            else:
+                self._head = bytearray(self._head + data)
         gave_up = False
         if not self._unreadable:
             try:
@@ -178,13 +189,14 @@ class Connection(asyncio.Protocol):
 
     def _look_at_head(self) -> None:
         """Go by what is here of an answer whose head llhttp has not read, or takes for another protocol's."""
+        head = self._head_reader = self._head_reader or HeadReader()
         try:
-            head = final_head(self._head)
+            head.read(self._head)
         except ValueError as error:
             self._break_off(str(error))
             return
         long = len(self._head) > LARGEST_HEAD
-        if head is None:
+        if not head.status:
             if long:
                 self._break_off(f"its headers are longer than {LARGEST_HEAD} bytes")
             return
@@ -194,7 +206,7 @@ class Connection(asyncio.Protocol):
         if long or self._complete or (self._unreadable and head.body_at is not None):
             self._keeps = False
             if not self._headed and head.body_at is not None:
-                self._body = self._head[head.body_at : head.body_at + KEPT_BODY]
+                self._body = bytes(self._head[head.body_at : head.body_at + KEPT_BODY])
             self._finish()
         elif self._body_timer is None:
             self._body_timer = self._loop.call_later(BODY_S, self._finish)
@@ -206,7 +218,11 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """Called by the parser."""
         status = self._parser.get_status_code()
-        if not self._surplus and (status >= 200 or status == SWITCHING):
+        if self._surplus:
+            return
+        if status < 200 and status != SWITCHING:
+            self._interim += 1
+        elif self._interim <= MOST_INTERIM:
             self._headed = True
             if not self._status:
                 self._status = status
@@ -252,15 +268,18 @@ class Connection(asyncio.Protocol):
         self.abort()
 
     def _final_head(self) -> Head | None:
+        reader = self._head_reader or HeadReader()
         try:
-            return final_head(self._head)
+            reader.read(self._head)
         except ValueError:
             return None
+        return reader.head(self._head)
 
     def _begin_anew(self) -> None:
         if self._body_timer is not None:
             self._body_timer.cancel()
             self._body_timer = None
         self._head = self._body = b""
-        self._status = 0
+        self._head_reader = None
+        self._status = self._interim = 0
         self._headed = self._complete = self._keeps = self._surplus = self._unreadable = False

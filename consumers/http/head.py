@@ -26,6 +26,8 @@ IDLE_PART = 0.8
 LONGEST_IDLE_S = 15.0
 #: The one interim status that no other answer follows.
 SWITCHING = 101
+#: How many interim answers are waited past: far more than servers send, and each costs work.
+MOST_INTERIM = 100
 
 
 class Head(NamedTuple):
@@ -37,29 +39,79 @@ class Head(NamedTuple):
     body_at: int | None
 
 
-def final_head(data: bytes) -> Head | None:
-    """Find the head of the final answer, behind those of interim ones (RFC 9110, section 15.2).
+class HeadReader:
+    """Find the head of the final answer, behind those of interim ones (RFC 9110, section 15.2), as it comes.
 
-    None where its status line is not here yet. Raises ValueError where what came is no HTTP.
+    Reads each byte a bounded number of times, in however many pieces they come: an endpoint sends them as small as
+    it likes, and all others wait meanwhile.
     """
-    at = 0
-    while True:
-        at = _BLANK_LINES.match(data, at).end()  # type: ignore[union-attr]  # it matches nothing, too
-        line = _STATUS_LINE.match(data, at)
+
+    __slots__ = ("_at", "_interim", "_lines_at", "_lines_end", "_sought", "_status", "body_at", "status")
+
+    def __init__(self) -> None:
+        #: The final answer's; 0 until its status line is here.
+        self.status = 0
+        #: Where the final answer's body begins; None until the end of its head is here.
+        self.body_at: int | None = None
+        #: Where the head begins that is being read: all before it was passed.
+        self._at = 0
+        self._interim = 0
+        #: The status of that head, 0 until its status line is here; where its header lines begin and end.
+        self._status = self._lines_at = 0
+        self._lines_end: int | None = None
+        #: No head ends before here.
+        self._sought = 0
+
+    def read(self, data: bytes | bytearray) -> None:
+        """Read on; `data` is all that came, and begins with what was given before.
+
+        Raises ValueError where it is no HTTP, or where more than `MOST_INTERIM` interim answers came.
+        """
+        while self.body_at is None and (self._status or self._read_status_line(data)):
+            end = _END.search(data, self._sought)
+            if end is None:
+                # The beginning of a blank line may be here: all but the last of its bytes.
+                self._sought = max(self._sought, len(data) - 2)
+                return
+            if self.status:
+                self._lines_end, self.body_at = end.start() + 1, end.end()
+                return
+            self._interim += 1
+            if self._interim > MOST_INTERIM:
+                raise ValueError(f"more than {MOST_INTERIM} interim answers came before it")
+            self._at, self._status = end.end(), 0
+
+    def head(self, data: bytes | bytearray) -> Head | None:
+        """Return the final answer's head out of the same data; None where its status line is not here yet."""
+        if not self.status:
+            return None
+        return Head(self.status, bytes(data[self._lines_at : self._lines_end]), self.body_at)
+
+    def _read_status_line(self, data: bytes | bytearray) -> bool:
+        self._at = _BLANK_LINES.match(data, self._at).end()  # type: ignore[union-attr]  # it matches nothing, too
+        line = _STATUS_LINE.match(data, self._at)
         if line is None:
-            begun = data[at : at + len(_BEGINNING)].upper()
-            if not _BEGINNING.startswith(begun) or data.find(b"\n", at) >= 0:
+            begun = bytes(data[self._at : self._at + len(_BEGINNING)]).upper()
+            if not _BEGINNING.startswith(begun) or data.find(b"\n", self._at) >= 0:
                 raise ValueError("it is no HTTP: it begins with no status line")
-            return None
-        status = int(line[1])
+            return False
+        self._status = int(line[1])
+        self._lines_at = line.end()
         # The end of the status line is the beginning of the blank line where there are no headers.
-        end = _END.search(data, line.end() - 1)
-        if status >= 200 or status == SWITCHING:
-            lines = data[line.end() : end.start() + 1 if end else len(data)]
-            return Head(status, lines, end.end() if end else None)
-        if end is None:
-            return None
-        at = end.end()
+        self._sought = line.end() - 1
+        if self._status >= 200 or self._status == SWITCHING:
+            self.status = self._status
+        return True
+
+
+def final_head(data: bytes | bytearray) -> Head | None:
+    """Find the head of the final answer in what is here of it.
+
+    None where its status line is not here yet. Raises ValueError as `HeadReader.read` does.
+    """
+    reader = HeadReader()
+    reader.read(data)
+    return reader.head(data)
 
 
 def retry_after(head: Head) -> str | None:

@@ -1,6 +1,8 @@
 """Exchanges over kept connections, with servers that keep to HTTP and servers that do not."""
 
 import asyncio
+import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from ipaddress import ip_network
@@ -312,7 +314,9 @@ async def test_who_gives_up_an_exchange_that_has_ended_does_not_break_the_next_o
         once_and_stay(b"RTSP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n"),
         once_and_stay(b"HTTP/1.1 000 OK\r\n\r\n"),
         once_and_stay(b"HTTP/1.1 200 " + b"x" * 70_000),
-        once_and_stay(*[b"HTTP/1.1 102 Wait\r\n\r\n" * 1000] * 4),
+        once_and_stay(*[b"HTTP/1.1 102 Wait\r\nX: " + b"x" * 17_000 + b"\r\n\r\n"] * 4),
+        once_and_stay(b"HTTP/1.1 102 Wait\r\n\r\n" * 101 + OK),
+        once_and_stay(b"HTTP/1.1 102 Wait\r\n\r\n" * 100, b"HTTP/1.1 102 Wait\r\n\r\n"),
         once_and_stay(b"HTTP/1.1 abc OK\r\n\r\n"),
     ],
     ids=[
@@ -323,7 +327,9 @@ async def test_who_gives_up_an_exchange_that_has_ended_does_not_break_the_next_o
         "much like HTTP",
         "no status",
         "an endless line",
-        "interim answers without end",
+        "long interim answers without end",
+        "more interim answers than are waited past",
+        "more interim answers than are waited past, in pieces",
         "no number",
     ],
 )
@@ -386,6 +392,71 @@ async def test_of_a_failure_with_a_bad_head_the_body_and_the_wait_are_read(servi
     async with serving(once_and_stay(*busy)) as (server, pool):
         answer = await pool.exchange(server.origin, REQUEST, 5)
         assert (answer.status, answer.retry_after, answer.beginning) == (503, "7", b"busy")
+
+
+@pytest.mark.parametrize("pieces", [1, 100])
+async def test_interim_answers_are_waited_past_up_to_a_bound(pieces: int, serving: Serving) -> None:
+    async with serving(once(*[b"HTTP/1.1 102 Wait\r\n\r\n" * (100 // pieces)] * pieces, OK)) as (
+        server,
+        pool,
+    ):
+        assert (await pool.exchange(server.origin, REQUEST, 5)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("before", "endless"),
+    [
+        (b"", b"\r\n"),
+        (b"HTTP/1.1 100 C\r\n\r\n" * 90, b"\n"),
+        (b"HTTP/1.1 100 C\r\n\r\n" * 3300, b"\n"),
+        (b"", b"HTTP/1.1 100 C\n\n"),
+        (b"HTTP/1.1 100 C\r\n", b"a:\n"),
+        (b"HTTP/1.1 200 OK\r\n", b"a:\n"),
+        (b"HTTP/1.1 200 OK\r\n", b"a\n"),
+        (b"HTTP/1.1 200 " + b"x" * 30_000, b"x"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 30_000, b"x"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;", b"x"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"a:\n"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\na\r\n"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n", b"x"),
+    ],
+    ids=[
+        "blank lines",
+        "blank lines behind interim answers",
+        "blank lines behind very many interim answers",
+        "interim answers",
+        "an interim answer's headers",
+        "headers",
+        "headers without a colon",
+        "a status line",
+        "a header",
+        "a chunk's extension",
+        "trailers",
+        "chunks",
+        "a body",
+    ],
+)
+async def test_an_answer_that_comes_byte_by_byte_costs_no_more_for_each_byte_the_longer_it_is(
+    before: bytes, endless: bytes
+) -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        connection = Connection(lambda _: None, lambda _: None)
+        transport, _ = await asyncio.get_running_loop().create_connection(lambda: connection, sock=ours)
+        waiter = connection.exchange(REQUEST)
+        rest = endless * (66_000 // len(endless))
+        begun = time.process_time()
+        # As the loop does, but for the loop's own work.
+        connection.data_received(before)
+        for at in range(66_000 - len(before)):
+            if waiter.done():
+                break
+            connection.data_received(rest[at : at + 1])
+        took = time.process_time() - begun
+        connection.abort()
+        await asyncio.gather(waiter, return_exceptions=True)
+        transport.abort()
+    assert took < 0.5
 
 
 async def test_the_wait_that_is_asked_for_is_found_however_it_is_written(serving: Serving) -> None:

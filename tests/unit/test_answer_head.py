@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.http.head import IDLE_S, final_head, idle_s, retry_after
+from consumers.http.head import IDLE_S, Head, HeadReader, final_head, idle_s, retry_after
 
 INTERIM = b"HTTP/1.1 103 Early Hints\r\nRetry-After: 9\r\nKeep-Alive: timeout=9\r\n\r\n"
 
@@ -83,6 +83,39 @@ def test_more_of_an_answer_never_takes_back_what_its_beginning_said(data: bytes)
             return
         assert said is None or (head is not None and head.status == said)
         said = head.status if head is not None else None
+
+
+PIECES = [
+    b"\n",
+    b"\r",
+    b"\r\n",
+    b"HTTP/1.1 100 C\r\n\r\n",
+    b"HTTP/1.1 503 Busy\n",
+    b"a: b\r\n",
+    b"HTTP/1.",
+    b"x",
+]
+
+
+def read(reader: HeadReader, data: bytes | bytearray) -> Head | str | None:
+    try:
+        reader.read(data)
+    except ValueError as error:
+        return str(error)
+    return reader.head(data)
+
+
+@given(pieces=st.lists(st.sampled_from(PIECES), max_size=30), size=st.integers(1, 9))
+def test_a_head_that_comes_in_pieces_is_at_each_the_one_that_is_read_at_once(
+    pieces: list[bytes], size: int
+) -> None:
+    data, came, reader = b"".join(pieces), bytearray(), HeadReader()
+    for at in range(0, len(data), size):
+        came += data[at : at + size]
+        found = read(reader, came)
+        assert found == read(HeadReader(), bytes(came))
+        if isinstance(found, str):
+            return
 
 
 def test_the_headers_are_those_of_the_final_answer_and_of_nothing_else() -> None:
