@@ -5,6 +5,7 @@ import hmac
 from aiohttp import web
 
 from broker.api.doors import Doors
+from broker.api.headers import only
 from broker.api.problems import not_found, unauthorized
 from broker.ids import token_hash
 from broker.models.inbound import CHANNEL_ID
@@ -12,20 +13,20 @@ from broker.registry.channels import Door
 
 
 def require_admin(request: web.Request, admin_token: str) -> None:
-    """Return where the request carries the admin token; raises Problem 401 otherwise."""
+    """Return where the request carries the admin token; raises Problem 400 or 401 otherwise."""
     if not is_admin(_bearer(request), admin_token):
         raise unauthorized("The admin token is missing or wrong: send `Authorization: Bearer <admin token>`.")
 
 
 async def require_channel(request: web.Request, doors: Doors, channel_id: str) -> Door:
-    """Return a channel's door where the request carries its token; raises Problem 404 or 401 otherwise."""
+    """Return a channel's door where the request carries its token; raises Problem 400, 401 or 404 otherwise."""
     door = await known_door(doors, channel_id)
     require_token(request, door)
     return door
 
 
 def require_token(request: web.BaseRequest, door: Door) -> None:
-    """Return where the request carries a token that opens the door; raises Problem 401 otherwise."""
+    """Return where the request carries a token that opens the door; raises Problem 400 or 401 otherwise."""
     token = _bearer(request)
     # Equal hashes and not equal tokens are looked for, so the time that it takes tells nothing of a token.
     if token is None or token_hash(token) not in door.token_hashes:
@@ -64,6 +65,6 @@ def same(given: str, expected: str) -> bool:
 
 
 def _bearer(request: web.BaseRequest) -> str | None:
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    scheme, _, token = (only(request, "Authorization") or "").partition(" ")
     token = token.strip()
     return token if scheme.lower() == "bearer" and token else None

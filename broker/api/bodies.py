@@ -8,6 +8,7 @@ from aiohttp_pydantic.injectors import BodyGetter
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
+from broker.api.headers import only
 from broker.api.patience import PATIENCE
 from broker.api.problems import Problem, faults_of
 from broker.models.json_bytes import why_not_json, without_mark
@@ -79,8 +80,8 @@ def has_come(request: web.BaseRequest) -> bool:
 
 
 def require_json(request: web.BaseRequest) -> None:
-    """Return where the request says that it sends plain JSON, or nothing; raises Problem 415 otherwise."""
-    encoding = request.headers.get("Content-Encoding")
+    """Return where the request says that it sends plain JSON, or nothing; raises Problem 400 or 415 otherwise."""
+    encoding = only(request, "Content-Encoding")
     if encoding is not None and encoding.strip().lower() != "identity":
         # A megabyte can unpack to a gigabyte.
         raise Problem(

@@ -3,6 +3,8 @@
 import asyncio
 from datetime import timedelta
 
+import pytest
+
 from broker.models.records import now
 from broker.registry import idempotency
 
@@ -46,6 +48,38 @@ async def test_another_body_under_the_same_key_is_a_mistake_and_is_told(api):
     assert "Idempotency-Key" in problem["detail"]
     elsewhere = await api.channel()
     assert (await api.post(elsewhere, said("good bye"), Idempotency_Key="k-1")).status == 200
+
+
+@pytest.mark.parametrize("again", ["k-1", "k-2", ""])
+@pytest.mark.parametrize("name", ["Idempotency-Key", "Authorization", "Content-Encoding"])
+async def test_a_header_that_decides_and_comes_twice_is_refused(api, name, again):
+    channel = await api.channel()
+    headers = {
+        "Authorization": f"Bearer {channel['accessToken']}",
+        "Content-Type": "application/json",
+        "Content-Encoding": "identity",
+        "Idempotency-Key": "k-1",
+    }
+    twice = [*headers.items(), (name, again or headers.get(name, "k-1"))]
+    if not name.startswith("Idem"):
+        twice.remove(("Idempotency-Key", "k-1"))
+    body = b'{"message":{"textMessage":{"text":"hello"}},"user":{"id":"ada"}}'
+    # Once before the channel is known at the door, once after.
+    for _ in range(2):
+        answer = await api.http.post(
+            f"/v1/channels/webhook/{channel['id']}/messages",
+            data=body,
+            headers=twice,
+        )
+        problem = await answer.json()
+        assert (answer.status, answer.content_type) == (400, "application/problem+json"), problem
+    # Nothing was taken in: the key is free for another body.
+    assert (await api.post(channel, said("another"), Idempotency_Key="k-1")).status == 200
+
+
+async def test_an_admin_token_that_comes_twice_is_refused(api):
+    twice = [("Authorization", "Bearer admin-secret")] * 2
+    assert (await api.http.get("/v1/channels", headers=twice)).status == 400
 
 
 async def test_many_at_once_are_one_message(api):
