@@ -16,7 +16,7 @@ from broker.models.records import BotResponse, now
 from broker.registry.records import Attempt, Channel, Webhook
 from consumers.attempt import Outcome
 from consumers.breaker import Admission
-from consumers.directory import Directory
+from consumers.directory import FRESH_S, Directory
 from consumers.gates import Gate, Gates, Passage
 from consumers.job import Job, Later, Settled
 from consumers.lanes import HandedBack
@@ -106,10 +106,14 @@ class Deliverer:
         try:
             while True:
                 # After each wait all is looked at anew: the webhook may be another by now, or gone.
-                found = self._directory.known(job.response.channel_id)
+                channel_id = job.response.channel_id
+                # Nobody may have asked for the channel of what has waited.
+                waited = not job.first or waited_s > FRESH_S
+                found = self._directory.fresh(channel_id) if waited else self._directory.known(channel_id)
                 if found is None:
+                    look = self._directory.refreshed if waited else self._directory.of_channel
                     with waiting():
-                        found = await self._directory.of_channel(job.response.channel_id)
+                        found = await look(channel_id)
                 webhook = None if found is None else found.webhook(job.webhook_id)
                 if found is None or webhook is None:
                     return Settled("dead", "the webhook was deleted")

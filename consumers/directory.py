@@ -3,8 +3,9 @@
 Every response carries its channel's revision at the moment when the bot answered. A cached entry of an older
 revision is read anew before that response is delivered, so a webhook that was registered before a message was
 answered gets the answer, without any worker having to be told. Beside that, the revisions of entries in use are
-looked at in the background, many at a time, so that a changed URL reaches waiting retries; with the database away
-the cached entry serves on.
+looked at in the background, many at a time. What has waited is not tried by an old entry: that is looked at first, so
+that a changed URL reaches waiting retries, also where nobody else asked for the channel and no announcement came.
+With the database away the cached entry serves on.
 
 A revision above the database's has been lost there, or never was: the database was restored from a dump, or anybody
 with the broker's password published it. The database is given a moment to catch up, and then it is right.
@@ -24,8 +25,12 @@ from consumers.outage import outlast
 
 log = structlog.get_logger()
 
-#: How old an entry may be before it is looked at anew in the background, in seconds.
+#: How old an entry may be before it is looked at anew, in seconds: for first tries in the background.
 FRESH_S = 2.0
+#: How long what has waited waits for such a look, in seconds; then the old entry serves.
+LOOK_TIMEOUT_S = 1.0
+#: For how long nobody waits for a look after one that the database did not answer, in seconds.
+AWAY_FOR_S = 5.0
 #: How long such a look waits for others, in seconds.
 LINGER_S = 0.05
 #: Waits between reads of a channel that the database has only in an older revision than a response names, in seconds;
@@ -58,7 +63,10 @@ class Directory:
         self._entries: dict[str, tuple[float, ChannelWebhooks]] = {}
         self._reads: Batcher[str, ChannelWebhooks | None] = Batcher(self._read)
         self._looks: Batcher[str, None] = Batcher(self._look, linger_s=LINGER_S)
-        self._looking: set[str] = set()
+        #: The looks that are under way or wait for others, by channel.
+        self._looking: dict[str, asyncio.Future[None]] = {}
+        #: Until when the database is thought to be away.
+        self._away_until = 0.0
         #: Channels whose database was waited for in vain, with the moment until which it is not waited for again.
         self._behind: dict[str, float] = {}
 
@@ -87,10 +95,28 @@ class Directory:
         entry = self._entries.get(channel_id)
         if entry is None or entry[1].channel.revision < revision:
             return None
-        if time.monotonic() - entry[0] > FRESH_S and channel_id not in self._looking:
-            self._looking.add(channel_id)
-            self._looks.put(channel_id)
+        if time.monotonic() - entry[0] > FRESH_S:
+            self._look_soon(channel_id)
         return entry[1]
+
+    def fresh(self, channel_id: str) -> ChannelWebhooks | None:
+        """Return what `refreshed` does, where that needs no waiting; None otherwise."""
+        entry, at = self._entries.get(channel_id), time.monotonic()
+        if entry is None or (at - entry[0] > FRESH_S and at >= self._away_until):
+            return None
+        return self.known(channel_id)
+
+    async def refreshed(self, channel_id: str) -> ChannelWebhooks | None:
+        """Return a channel with its webhooks as they were within the last FRESH_S; None where it is deleted.
+
+        Older only where the database does not answer soon.
+        """
+        if channel_id in self._entries and self.fresh(channel_id) is None:
+            look = self._look_soon(channel_id)
+            await asyncio.wait({look}, timeout=LOOK_TIMEOUT_S)
+            if not look.done():
+                self._away_until = time.monotonic() + AWAY_FOR_S
+        return await self.of_channel(channel_id)
 
     async def webhook(self, channel_id: str, webhook_id: str) -> Webhook | None:
         """Return a webhook as it is now, or None where it or its channel is deleted."""
@@ -105,6 +131,12 @@ class Directory:
         """End the reads that are under way."""
         await self._reads.abandon()
         await self._looks.abandon()
+
+    def _look_soon(self, channel_id: str) -> asyncio.Future[None]:
+        look = self._looking.get(channel_id)
+        if look is None:
+            look = self._looking[channel_id] = self._looks.put(channel_id)
+        return look
 
     def _note_behind(self, found: ChannelWebhooks, revision: int) -> None:
         now, channel = time.monotonic(), found.channel
@@ -148,9 +180,11 @@ class Directory:
                     changed.append(channel_id)
             if changed:
                 await self._read(changed)
+            self._away_until = 0.0
         except RegistryUnavailable:
             # With the database away the old entries serve on.
-            pass
+            self._away_until = time.monotonic() + AWAY_FOR_S
         finally:
-            self._looking.difference_update(channel_ids)
+            for channel_id in channel_ids:
+                self._looking.pop(channel_id, None)
         return [None] * len(channel_ids)

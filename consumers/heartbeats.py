@@ -100,10 +100,8 @@ class Heartbeats:
             await asyncio.sleep(LOOK_S)
 
     async def _hear(self, body: bytes) -> None:
-        try:
-            note = Note.model_validate_json(body)
-        except ValidationError:
-            # Whoever may publish here is one of us, perhaps of another version.
+        note = _read(body)
+        if note is None:
             return
         if note.event == CHANGED:
             self._on_channel(note.channel)
@@ -143,11 +141,15 @@ class Heartbeats:
 
 
 class Alone:
-    """The roster of a worker that is the only one, as with the embedded broker."""
+    """The roster of a worker that is the only one, as with the embedded broker; it hears of changed channels too."""
 
     me = "alone"
     workers = frozenset({"alone"})
     number = 1
+
+    def __init__(self, broker: Broker, on_channel: Callable[[str], None] = lambda channel: None) -> None:
+        self._broker = broker
+        self._on_channel = on_channel
 
     async def changed(self, known: frozenset[str]) -> frozenset[str]:
         """Return the one worker, and never again."""
@@ -156,5 +158,23 @@ class Alone:
         return self.workers
 
     async def run(self, stop: Stop) -> None:
-        """Wait until told to stop."""
+        """Listen until told to stop."""
+        await stop.unless(self._listen())
         await stop.wait()
+
+    async def _listen(self) -> None:
+        # Lost only where the broker was closed, which is when all stops.
+        with suppress(SubscriptionLost):
+            async with self._broker.listen() as announcements:
+                while True:
+                    note = _read(await announcements.receive())
+                    if note is not None and note.event == CHANGED:
+                        self._on_channel(note.channel)
+
+
+def _read(body: bytes) -> Note | None:
+    try:
+        return Note.model_validate_json(body)
+    except ValidationError:
+        # Whoever may publish here is one of us, perhaps of another version.
+        return None

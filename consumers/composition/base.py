@@ -37,7 +37,9 @@ class Base:
         self, kind: str, on_channel: Callable[[str], None] = lambda channel: None
     ) -> Heartbeats | Alone:
         """Make what knows the other workers of a kind; with the embedded broker there are none."""
-        return Alone() if self.settings.embedded else Heartbeats(self.broker, kind, on_channel)
+        if self.settings.embedded:
+            return Alone(self.broker, on_channel)
+        return Heartbeats(self.broker, kind, on_channel)
 
 
 @asynccontextmanager

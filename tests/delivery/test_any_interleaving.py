@@ -62,6 +62,12 @@ class World:
         await asyncio.sleep(0)
         return self._webhooks()
 
+    def fresh(self, channel_id: str) -> ChannelWebhooks | None:
+        return self.known(channel_id)
+
+    async def refreshed(self, channel_id: str) -> ChannelWebhooks:
+        return await self.of_channel(channel_id)
+
     def _webhooks(self) -> ChannelWebhooks:
         return ChannelWebhooks(CHANNEL, [webhook(name, name not in self.store.disabled) for name in HOOKS])
 

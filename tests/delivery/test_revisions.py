@@ -67,3 +67,19 @@ async def test_webhooks_that_a_restored_database_does_not_have_are_not_served_fr
         return entry is not None and entry.webhooks == [] and entry.channel.revision == 1
 
     await until(dropped, "the directory has what the database has")
+
+
+async def test_what_has_waited_is_not_tried_by_an_entry_that_is_old_though_nobody_announced_a_change(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = await worker.webhooks.create(worker.channel.id, url="https://example.com/old")
+    assert hook is not None
+    directory = worker.shared.directory
+    await directory.of_channel(worker.channel.id)
+    await worker.webhooks.update(hook.id, {"url": "https://example.com/new"})
+    assert directory.fresh(worker.channel.id) is not None, "within its time an entry costs nothing"
+    monkeypatch.setattr(directory_module, "FRESH_S", 0.0)
+    assert directory.fresh(worker.channel.id) is None
+    found = await directory.refreshed(worker.channel.id)
+    assert found is not None
+    assert [each.url for each in found.webhooks] == ["https://example.com/new"]

@@ -119,3 +119,29 @@ async def test_one_data_directory_serves_one_process(embedded: Deployment) -> No
     await embedded.start("run")
     with pytest.raises(AssertionError, match="POSTBOTE_DATA_DIR"):
         await embedded.start("run")
+
+
+async def test_what_waits_in_the_backlog_goes_by_its_webhook_as_it_is_then(
+    embedded: Deployment, receiver: Receiver
+) -> None:
+    await embedded.start("run")
+    channel, token = await embedded.api.channel()
+    webhook = await embedded.api.webhook(channel, receiver, "/old", retrySchedule=[3600])
+    asked: list[str] = []
+
+    def answer(path: str) -> int:
+        asked.append(path)
+        return 500 if path == "/old" else 200
+
+    receiver.answer = answer
+    for text in ("1", "2"):
+        assert await embedded.api.say(channel, token, "ada", text) == 200
+    async with asyncio.timeout(ARRIVAL_S):
+        while True:
+            found = await embedded.api.admin("GET", f"/v1/channels/{channel}/deliveries?status=pending")
+            if len(found["items"]) == 2:  # type: ignore[arg-type]
+                break
+    receiver.secrets["/new"] = receiver.secrets["/old"]
+    await embedded.api.admin("PATCH", f"/v1/webhooks/{webhook}", {"url": receiver.url + "/new"})
+    await until(lambda: receiver.first_arrivals("/new", "ada") == [1, 2], ARRIVAL_S, "both at the new URL")
+    assert asked.count("/old") == 1
