@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 import uvloop
 from delivery_worker_parts import QUICK, AckedQueue, Endpoint, Graveyard, Worker
+from talking_server import OurSide, Serving, serve
 
 from broker.registry.backlog import Backlog
 from broker.registry.channels import Channels
@@ -27,7 +28,7 @@ from consumers.standing import Standing
 from consumers.working_clock import WorkingClock
 
 #: What is near to the sockets runs on the loop of production too: its transports are made otherwise.
-ON_BOTH_LOOPS = ("test_attempt.py", "test_connections.py")
+ON_BOTH_LOOPS = ("test_answers.py", "test_attempt.py", "test_connections.py")
 
 
 def pytest_asyncio_loop_factories(
@@ -85,3 +86,15 @@ async def worker(database_url: str) -> AsyncIterator[Worker]:
     await shared.parking.close()
     await directory.close()
     await database.close()
+
+
+@pytest.fixture
+async def our_side(monkeypatch: pytest.MonkeyPatch) -> OurSide:
+    """Watch our side of the connections to endpoints."""
+    return OurSide(monkeypatch)
+
+
+@pytest.fixture
+def serving(our_side: OurSide) -> Serving:
+    """Serve each connection by one of the talks, in order."""
+    return lambda *talks: serve(our_side, *talks)
