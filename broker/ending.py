@@ -5,12 +5,43 @@ before it, and is overtaken by it.
 """
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 #: How long to wait for the end of a write that is given up, in seconds. It takes a round trip; longer only where the
 #: other side is out of reach or stands still, and a process that stops has 10 seconds in all.
 END_S = 2.0
+#: How often a task that is left at a program's end is cancelled, and for how long each time it is waited for, in
+#: seconds. Libraries catch a cancellation and wait for something else, which may never come.
+CANCELLATIONS, EACH_S = 40, 0.05
+
+
+def run(work: Coroutine[Any, Any, T], loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None) -> T:
+    """Run a program's work on an event loop of its own, and return its result; tasks that it leaves end with it.
+
+    `asyncio.run` cancels each of them once and waits for as long as it takes. Raises what the work raises.
+    """
+
+    async def alone() -> T:
+        try:
+            return await work
+        finally:
+            await _end_others()
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        return runner.run(alone())
+
+
+async def _end_others() -> None:
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for _ in range(CANCELLATIONS):
+        if not left:
+            return
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=EACH_S)
 
 
 async def to_its_end(work: Coroutine[Any, Any, object]) -> None:

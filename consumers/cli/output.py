@@ -3,7 +3,6 @@
 What paints is imported where something is painted: the processes come by here too, and never do.
 """
 
-import asyncio
 import sys
 from collections.abc import Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import typer
 
+from broker.ending import run
 from broker.errors import PostboteError
 from consumers.cli.endings import tell
 from consumers.cli.safe_text import json_text, line
@@ -31,7 +31,7 @@ NARROWEST, LONGEST_CELL = 16, 300
 def call(work: Coroutine[Any, Any, T]) -> T:
     """Run a command's work; an expected failure is told without a traceback, with exit code 1."""
     try:
-        return asyncio.run(work)
+        return run(work)
     except PostboteError as error:
         fail(error)
     except KeyboardInterrupt:

@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 
+from broker.ending import run as run_to_its_end
 from broker.errors import SettingsError
 from broker.port import Broker
 from broker.server_urls import shown
@@ -56,7 +57,7 @@ def migrate() -> None:
     """Bring the database to this version's schema, and declare the queues where a broker is set."""
     settings = read_settings()
     _begin_to_log(settings)
-    asyncio.run(_migrate(settings))
+    run_to_its_end(_migrate(settings))
 
 
 async def _migrate(settings: Settings) -> None:
@@ -116,8 +117,7 @@ def _run(process: Process, settings: Settings) -> None:
         from consumers.loop import Loop
 
         loop_factory = Loop
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(_until_signalled(process, settings))
+    run_to_its_end(_until_signalled(process, settings), loop_factory)
 
 
 def _begin_to_log(settings: Settings) -> None:
