@@ -135,6 +135,10 @@ class Worker:
             self, shared=replace(self.shared, deliverer=self.deliverer(policy)), counters=self.counters
         )
 
+    def holding(self, prefetch: int) -> "Worker":
+        """Return the same worker, where a partition may have so many messages in hand."""
+        return replace(self, shared=replace(self.shared, prefetch=prefetch), counters=self.counters)
+
     def deliverer(self, policy: Policy) -> Deliverer:
         """Make a deliverer with a policy."""
         directory = self.shared.directory
