@@ -34,7 +34,7 @@ from consumers.lanes import Lane, Lanes
 from consumers.outage import outlast
 from consumers.parking import Parked, Parking
 from consumers.rejection import why_invalid
-from consumers.shares import PATIENCE_S, Shares, patience_s
+from consumers.shares import PATIENCE_S, Shares
 from consumers.waiting import Receipt, Waiting
 
 log = structlog.get_logger()
@@ -230,13 +230,14 @@ class DeliverySession:
         shares = self._shares
         if gate is None or not shares.short:
             return False
+        at = self._shared.gates.clock()
         lane_s = wait_s + len(lane.items) * gate.each_s()
-        queue_s = max(wait_s, gate.queue_s(self._shared.gates.clock()))
+        queue_s = max(wait_s, gate.queue_s(at))
         if lane_s <= PATIENCE_S and queue_s <= PATIENCE_S:
             return False
         places = sum(item.count for item in lane.items)
-        patience = patience_s(self._shared.busyness.part)
-        return shares.gives_way(lane.key[0], places, lane_s, queue_s, patience)
+        patience_s = shares.patience_s(at, self._shared.busyness.part)
+        return shares.gives_way(lane.key[0], places, lane_s, queue_s, patience_s)
 
     async def _bury(self, envelope: Envelope, reason: str, detail: str) -> None:
         log.warning("message.dead", stage="delivery", message=envelope.id, reason=reason)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.shares import BUSY_PATIENCE_S, PATIENCE_S, SHORT_FROM, Shares, patience_s
+from consumers.shares import BUSY_PATIENCE_S, KNOWN_AFTER_S, PATIENCE_S, SHORT_FROM, Shares, patience_s
 
 PLACES = 200
 
@@ -72,6 +72,19 @@ def test_the_patience_grows_evenly_with_how_busy_the_process_is() -> None:
     assert patience_s(0.0) == patience_s(0.7) == PATIENCE_S
     assert patience_s(0.9) == patience_s(1.0) == BUSY_PATIENCE_S
     assert patience_s(0.8) == pytest.approx((PATIENCE_S + BUSY_PATIENCE_S) / 2)
+
+
+def test_a_burst_is_borne_with_until_it_is_known_how_busy_it_makes_the_process() -> None:
+    shares = holding({"a": [PLACES]})
+    assert shares.short
+    assert shares.patience_s(10.0, 0.0) == BUSY_PATIENCE_S
+    assert shares.short
+    assert shares.patience_s(10.1 + KNOWN_AFTER_S, 0.0) == PATIENCE_S
+    shares.give_back(PLACES)
+    assert not shares.short
+    shares.take(PLACES)
+    assert shares.short
+    assert shares.patience_s(12.0, 0.0) == BUSY_PATIENCE_S
 
 
 held = st.integers(1, PLACES)
