@@ -22,14 +22,14 @@ MOST_SLOWER = 1.5
 @pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    ("takes_s", "users", "rate"),
+    ("takes_s", "users", "rate", "places"),
     # The conversations have twice as much to say, or more, as can be delivered one after the other; of one, more than
     # 1,000 responses wait. In one case it is the endpoints that get more than they can take.
-    [(0.2, 10, 100.0), (0.5, 10, 60.0), (0.9, 10, 60.0), (0.9, 200, 100.0), (0.2, 1, 80.0)],
+    [(0.2, 4, 40.0, 64), (0.5, 4, 24.0, 64), (0.9, 4, 20.0, 64), (0.9, 200, 30.0, 16), (0.2, 1, 80.0, 64)],
     ids=["0.2 s", "0.5 s", "0.9 s", "0.9 s, more than they can", "one conversation"],
 )
 async def test_endpoints_that_take_their_time_slow_nobody_else_down(
-    stage: Stage, untroubled: Stage, takes_s: float, users: int, rate: float
+    stage: Stage, untroubled: Stage, takes_s: float, users: int, rate: float, places: int
 ) -> None:
     slow = [Receiver(f"slow-{number}") for number in range(SLOW)]
     for receiver in slow:
@@ -39,6 +39,7 @@ async def test_endpoints_that_take_their_time_slow_nobody_else_down(
     }
     async with opened(*slow, *(receiver for receivers in healthy.values() for receiver in receivers)):
         for on in (stage, untroubled):
+            on.environment["POSTBOTE_MAX_IN_FLIGHT_PER_WEBHOOK"] = str(places)
             await on.start_all("api", "bot", "deliver")
             made = [await on.channel() for _ in range(CHANNELS)]
             for number, receiver in enumerate(healthy[id(on)]):
