@@ -30,6 +30,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
+from broker.registry.written_json import WrittenJson
+
 
 class Json(TypeDecorator[Any]):
     """JSON kept as compact text: exact, fast, and without PostgreSQL's refusal of U+0000 in jsonb."""
@@ -177,7 +179,7 @@ conversations = Table(
     Column("key", Words(), primary_key=True),
     Column("channel_id", Words(64), nullable=False, index=True),
     Column("user_id", Words(), nullable=False),
-    Column("session", Json, nullable=False),
+    Column("session", WrittenJson, nullable=False),
     Column("message_counter", BigInteger, nullable=False),
     Column("turns", BigInteger, nullable=False),
     Column("updated_at", Utc, nullable=False),

@@ -333,7 +333,7 @@ async def test_only_the_turn_of_a_message_that_was_not_answered_is_forgotten(
     def turn(number: int, outcome: Any) -> NewTurn:
         message_id = f"message-{number}"
         made = Turn(message_id, key, webhook.channel_id, number, {}, [], outcome, True, AT)
-        return NewTurn(made, Conversation(key, webhook.channel_id, "u", {}, 0, number))
+        return NewTurn(made, Conversation(key, webhook.channel_id, "u", b"{}", 0, number))
 
     conversations = Conversations(database)
     assert await conversations.commit([turn(1, "failed")]) == [True]
