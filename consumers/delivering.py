@@ -225,10 +225,11 @@ class Deliverer:
         at = self._gates.clock()
         alive = answer.alive
         gate.failing = not alive
-        change = gate.breaker.record(admission, alive, at)
+        chance = 0.0 if alive else random.random()  # noqa: S311 - spreads load, keeps no secret
+        change = gate.breaker.record(admission, alive, at, chance)
         if answer.rest_s:
             rest_s = min(answer.rest_s, policy.schedule.retry_after_limit_s)
-            change = gate.breaker.rest(rest_s, at) or change
+            change = gate.breaker.rest(rest_s, at, chance) or change
         delivered = answer.status_code is not None and 200 <= answer.status_code < 300
         self._standing.note(webhook, delivered=delivered, change=change)
 

@@ -57,6 +57,25 @@ async def test_an_open_breaker_sends_new_messages_to_the_backlog_untried_and_one
     await session.stop(1)
 
 
+async def test_webhooks_that_fail_at_the_same_moment_are_asked_at_different_ones(worker: Worker) -> None:
+    # So few that none of what fails is too much for memory before it was tried.
+    failing = [await hook(worker) for _ in range(4)]
+    worker.endpoint.failing.update((each.id, 503) for each in failing)
+    at = worker.gates.clock()
+    worker.gates.clock = lambda: at
+    session = worker.session()
+    await session.take([one for user in users(12) for one in worker.says(user)])
+
+    def waits() -> list[float]:
+        gates = [worker.gates.known(each.id) for each in failing]
+        return [0.0 if gate is None else gate.breaker.wait_s(at) for gate in gates]
+
+    await until(lambda: all(waits()), "all breakers are open")
+    assert len(set(waits())) == len(failing)
+    assert 0.025 <= min(waits()) < max(waits()) <= 0.05
+    await session.stop(0)
+
+
 async def test_what_a_hanging_webhook_holds_spills_and_the_partition_goes_on(worker: Worker) -> None:
     hanging, good = await hook(worker), await hook(worker)
     worker.endpoint.hanging.add(hanging.id)

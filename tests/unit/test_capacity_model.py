@@ -146,6 +146,7 @@ def test_the_limits_are_those_of_the_code() -> None:
         model.PLACES,
         model.PLACES_EACH,
     )
+    assert defaults["max_in_flight_per_origin"] == model.PLACES_SERVER
     assert defaults["partitions"] == Deployment().partitions == planning.PARTITIONS[0]
     assert in_flight.PATIENCE_S == model.PATIENCE_S
     assert Batcher(lambda _: None)._limit == model.TURNS_A_BATCH  # type: ignore[arg-type,return-value]
@@ -168,6 +169,18 @@ def test_every_cost_says_where_it_comes_from() -> None:
 def test_one_channel_cannot_be_split_over_clusters() -> None:
     with pytest.raises(TooMuch, match="channels"):
         planning.needed(COSTS, Load(1e9, channels=1))
+
+
+def test_webhooks_that_lead_to_one_server_share_what_it_may_have_in_flight() -> None:
+    apart = Load(3.6e6, receiver_s=0.5)
+    together = replace(apart, servers=1)
+    each_worker = model.PLACES_SERVER / (COSTS.post_s + 0.5)
+    assert model.first_to_saturate(COSTS, Deployment(), together) == "places of a server"
+    for workers in (1, 2, 4):
+        held = model.capacity(COSTS, Deployment(deliver=workers), together)
+        assert held == pytest.approx(workers * each_worker)
+        assert model.capacity(COSTS, Deployment(deliver=workers), apart) > held
+    assert planning.needed(COSTS, together).deliver > planning.needed(COSTS, apart).deliver
 
 
 def test_one_webhook_cannot_have_more_in_flight_than_one_cluster_allows() -> None:
