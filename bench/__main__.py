@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.accepting import measure_accepting, measure_json_handler
-from bench.deliveries import Measured, measure_deliveries, measure_post_only, measure_reader
+from bench.deliveries import measure_deliveries, measure_post_only, measure_reader
 from bench.disk import bytes_on_disk, written
 from bench.end_to_end import embedded, measure_rate, on_servers
 from bench.fitting import fit
@@ -24,11 +24,14 @@ from bench.one_message import measure_one
 from bench.peers.catalogue import PEERS
 from bench.peers.measured import measure_peer
 from bench.results import TITLES, Row, keep, kept, write_docs
+from bench.rows import cpu_of, memory_row, middle
 from bench.scaling import IN_FLIGHT, measure_drain, measure_workers
 from bench.servers import Servers, servers
+from bench.shapes import shapes
 from bench.starting import measure_start
 from bench.steps import sum_of
 from bench.turns import measure_hop, measure_turns
+from bench.whole_way import beside_pipeline
 
 POST_ONLY = "only POSTs"
 READER = "Postbote's reading, POSTs, no more"
@@ -228,24 +231,10 @@ BENCHES: dict[str, Bench] = {
     "scaling": scaling,
     "starting": starting,
     "draining": draining,
+    "pipeline": beside_pipeline,
+    "shapes": shapes,
 }
 QUICK = ("deliveries", "turns", "accepting", "latency", "starting", "draining")
-
-
-def middle(measured: Sequence[Measured]) -> Measured:
-    """Return the run whose rate is the median, so that rate and CPU are of the same moment."""
-    return sorted(measured, key=lambda one: one.rate)[len(measured) // 2]
-
-
-def cpu_of(measured: object) -> str:
-    """Write the CPU of each process, in microseconds a message."""
-    cpu_us: dict[str, float] = getattr(measured, "cpu_us", {})
-    return "CPU µs: " + ", ".join(f"{name} {value:.0f}" for name, value in cpu_us.items())
-
-
-def memory_row(what: str, megabytes: float, most: float) -> Row:
-    """Make one of the rows of memory."""
-    return Row(9, f"memory: {what}", megabytes, "MB", most, at_most=True)
 
 
 async def run(names: Sequence[str], quick: bool, full: bool) -> None:

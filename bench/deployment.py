@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
-from bench.processes import Child, Meter, run, start
+from bench.processes import PROGRAM, Child, Meter, run, start
 from bench.servers import Servers
 from broker.rabbitmq.broker import RabbitBroker
 from broker.registry.channels import Channels
@@ -43,9 +43,11 @@ class Deployment:
         channel, _ = await Channels(self.database).create("bench", {"type": "echo"})
         return channel
 
-    async def start(self, name: str, environment: Mapping[str, str] | None = None) -> Child:
+    async def start(
+        self, name: str, environment: Mapping[str, str] | None = None, program: str = PROGRAM
+    ) -> Child:
         """Start a process; it ends with the deployment."""
-        child = await start(name, {**self.settings, **(environment or {})})
+        child = await start(name, {**self.settings, **(environment or {})}, program)
         self.children.append(child)
         self.stack.push_async_callback(child.stop)
         return child

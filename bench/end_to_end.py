@@ -52,17 +52,31 @@ class Held:
 
 
 @dataclass
-class Running:
-    """A deployment that takes messages, with one webhook at nginx."""
+class Way:
+    """What takes messages at a URL and brings each to a receiver: Postbote, or a peer."""
 
     url: str
     token: str
-    channel: Channel
-    webhook: Webhook
-    database: Database
     receiver: Nginx
     children: list[Child]
     meter: Meter
+
+    def arrives_as(self, message_id: str) -> str:
+        """Name what the receiver gets of a message, by the id that the sender was told."""
+        return message_id
+
+
+@dataclass
+class Running(Way):
+    """A deployment that takes messages, with one webhook at nginx."""
+
+    channel: Channel
+    webhook: Webhook
+    database: Database
+
+    def arrives_as(self, message_id: str) -> str:
+        """Name the delivery of the bot's only response."""
+        return delivery_id(response_id(message_id, 1), self.webhook.id)
 
 
 @asynccontextmanager
@@ -82,12 +96,12 @@ async def on_servers(servers: Servers) -> AsyncIterator[Running]:
         yield Running(
             f"{base}/v1/channels/webhook/{deployment.channel.id}/messages",
             deployment.token,
-            deployment.channel,
-            webhook,
-            deployment.database,
             receiver,
             deployment.children,
             meter,
+            deployment.channel,
+            webhook,
+            deployment.database,
         )
 
 
@@ -111,7 +125,7 @@ async def embedded(servers: Servers) -> AsyncIterator[Running]:
             {"run": [child.pid], "receiver": [receiver.processes()[0].pid], "sender": [os.getpid()]}
         )
         url = f"{base}/v1/channels/webhook/{channel.id}/messages"
-        yield Running(url, token, channel, webhook, database, receiver, [child], meter)
+        yield Running(url, token, receiver, [child], meter, channel, webhook, database)
 
 
 def embedded_settings(folder: Path, port: int) -> dict[str, str]:
@@ -119,7 +133,7 @@ def embedded_settings(folder: Path, port: int) -> dict[str, str]:
     return {"POSTBOTE_DATA_DIR": str(folder), "POSTBOTE_PORT": str(port), "POSTBOTE_ADMIN_TOKEN": ADMIN}
 
 
-async def find_rate(running: Running, hold_s: float, most: float = 20_000.0) -> Held:
+async def find_rate(running: Way, hold_s: float, most: float = 20_000.0) -> Held:
     """Find the highest rate that is held for `hold_s` seconds; checks every message of every try."""
     # Caches are filled and connections opened before anything counts.
     await hold(running, FIRST_RATE / 2, 3.0)
@@ -141,7 +155,7 @@ async def find_rate(running: Running, hold_s: float, most: float = 20_000.0) -> 
         rate *= 0.9
 
 
-async def hold(running: Running, rate: float, seconds: float) -> Held:
+async def hold(running: Way, rate: float, seconds: float) -> Held:
     """Send at a rate, and wait until all has arrived; raises SystemExit where something did not, or out of order."""
     before, seen = running.meter.read(), running.receiver.lines()
     sent = await send_at(rate, seconds, running.url, running.token)
@@ -154,10 +168,7 @@ async def hold(running: Running, rate: float, seconds: float) -> Held:
             raise SystemExit(f"messages did not arrive within {SETTLE_S:g} s at {rate:.0f} a second")
     after = running.meter.read()
     arrivals = running.receiver.arrivals()[seen:]
-    due = {
-        delivery_id(response_id(message, 1), running.webhook.id): moment
-        for message, moment in sent.due.items()
-    }
+    due = {running.arrives_as(message): moment for message, moment in sent.due.items()}
     taken = [(arrival.at - due[arrival.webhook_id]) * 1000 for arrival in arrivals]
     cuts = statistics.quantiles(taken, n=100)
     memory = {child.name: child.memory_mb() for child in running.children}

@@ -6,6 +6,7 @@ Written on the plain protocol, since what the sender costs is taken from what is
 import asyncio
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from yarl import URL
@@ -71,13 +72,24 @@ class _Connection(asyncio.Protocol):
         self._transport.abort()
 
 
-async def send_at(rate: float, seconds: float, url: str, token: str) -> Sent:
-    """Post `rate` messages a second for some seconds; a message that finds no free connection waits for one."""
+async def send_at(
+    rate: float,
+    seconds: float,
+    url: str,
+    token: str,
+    users: Sequence[str] = (),
+    connections: int = CONNECTIONS,
+) -> Sent:
+    """Post `rate` messages a second for some seconds, of each user in turn.
+
+    A message that finds no free connection waits for one.
+    """
+    users = users or [f"user-{number}" for number in range(USERS)]
     sent, idle, answered = Sent(), deque[_Connection](), asyncio.Event()
     target = URL(url)
     loop = asyncio.get_running_loop()
     made = []
-    for _ in range(CONNECTIONS):
+    for _ in range(connections):
         _, connection = await loop.create_connection(
             lambda: _Connection(idle, sent, answered), target.host or "127.0.0.1", target.port or 80
         )
@@ -92,9 +104,9 @@ async def send_at(rate: float, seconds: float, url: str, token: str) -> Sent:
     while number < total:
         due_now = min(total, int((time.time() - began) * rate) + 1)
         while number < due_now and idle:
-            body = b'{"message":{"textMessage":{"text":"message %d"}},"user":{"id":"user-%d"}}' % (
+            body = b'{"message":{"textMessage":{"text":"message %d"}},"user":{"id":"%b"}}' % (
                 number,
-                number % USERS,
+                users[number % len(users)].encode(),
             )
             request = b"%b%d\r\n\r\n%b" % (head, len(body), body)
             idle.popleft().post(request, began + number / rate)

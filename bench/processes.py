@@ -42,12 +42,16 @@ class Child:
                 await self.process.wait()
 
 
-async def start(name: str, environment: Mapping[str, str]) -> Child:
+#: Runs a command of Postbote, as `postbote` does.
+PROGRAM = "consumers.cli.main"
+
+
+async def start(name: str, environment: Mapping[str, str], program: str = PROGRAM) -> Child:
     """Start `postbote <name>`; what it logs as warnings and errors is seen in the terminal."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "consumers.cli.main",
+        program,
         name,
         env={**os.environ, "POSTBOTE_LOG_LEVEL": "warning", **environment},
         stdout=sys.stderr,

@@ -1,18 +1,20 @@
 """A receiver that takes its time to answer, in a process of its own.
 
-`python -m bench.slow PORT SECONDS FILE`; writes FILE in the form of nginx's log when it is told to stop.
+`python -m bench.slow PORT SECONDS FILE`; writes FILE in the form of nginx's log, a piece every 50 ms.
 """
 
 import asyncio
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
 import uvloop
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+WRITE_S = 0.05
 NAMES = (b"webhook-id", b"webhook-timestamp", b"webhook-signature", b"content-length")
 
 
@@ -40,7 +42,7 @@ class Slow(asyncio.Protocol):
         for line in self._received[:head].split(b"\r\n")[1:]:
             name, _, value = line.partition(b": ")
             found[name.lower()] = value.decode()
-        if len(self._received) < head + 4 + int(found[b"content-length"]):
+        if len(self._received) < head + 4 + int(found.get(b"content-length", 0)):
             return
         self._received = b""
         asyncio.get_running_loop().call_later(self._wait_s, self._answer, found)
@@ -58,9 +60,14 @@ async def main(port: int, wait_s: float, file: Path) -> None:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     server = await loop.create_server(lambda: Slow(wait_s, lines), "127.0.0.1", port, backlog=1024)
-    async with server:
-        await stop.wait()
-    await asyncio.to_thread(file.write_text, "".join(f"{line}\n" for line in lines))
+    with file.open("w") as log:
+        async with server:
+            while not stop.is_set():
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), WRITE_S)
+                log.write("".join(f"{line}\n" for line in lines))
+                log.flush()
+                lines.clear()
 
 
 if __name__ == "__main__":

@@ -2,13 +2,17 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from types import MappingProxyType
+from typing import Any
 
 import aio_pika
 import asyncpg
 
 from bench.deliveries import FROM, TO, WAIT_S, Measured, run_floor
 from bench.deployment import Deployment, deployed
+from bench.processes import PROGRAM
 from bench.servers import Servers
 from broker.ids import new_message_id
 from broker.models.acceptance import accept
@@ -24,17 +28,28 @@ async def measure_hop(servers: Servers, messages: int) -> Measured:
     return Measured(found["rate"], {"hop": found["cpu_us"]})
 
 
-async def measure_turns(servers: Servers, *, messages: int, users: int) -> Measured:
-    """Fill the inbound queues, start one bot worker, and measure until all are answered; checks the turns."""
+async def measure_turns(
+    servers: Servers,
+    *,
+    messages: int,
+    users: int,
+    session: Mapping[str, Any] = MappingProxyType({}),
+    environment: Mapping[str, str] = MappingProxyType({}),
+    program: str = PROGRAM,
+) -> Measured:
+    """Fill the inbound queues, start one bot worker, and measure until all are answered; checks the turns.
+
+    The first message of each user writes that session.
+    """
     async with AsyncExitStack() as stack:
         deployment = await stack.enter_async_context(deployed(servers))
         # The API puts them there, so that they are what they are in earnest.
-        sent = make_messages(deployment, messages, users)
+        sent = make_messages(deployment, messages, users, session)
         await enqueue_all(deployment, sent)
         database = await asyncpg.connect(deployment.settings["POSTBOTE_DATABASE_URL"], timeout=10)
         stack.push_async_callback(database.close)
         await servers.checkpoint()
-        child = await deployment.start("bot")
+        child = await deployment.start("bot", environment, program)
         found = await _watch(deployment, database, messages)
         memory = child.memory_mb()
         await deployment.stop()
@@ -44,13 +59,16 @@ async def measure_turns(servers: Servers, *, messages: int, users: int) -> Measu
         return Measured(found.rate, found.cpu_us, memory)
 
 
-def make_messages(deployment: Deployment, messages: int, users: int) -> list[UserMessage]:
-    """Make user messages, a round of all users after the other."""
+def make_messages(
+    deployment: Deployment, messages: int, users: int, session: Mapping[str, Any] = MappingProxyType({})
+) -> list[UserMessage]:
+    """Make user messages, a round of all users after the other; the first of each writes that session."""
     made = []
     for number in range(messages):
         body = {
             "message": {"textMessage": {"text": f"message {number}"}},
             "user": {"id": f"user-{number % users}"},
+            "sessionData": dict(session) if number < users else {},
         }
         request = MessageRequest.model_validate(body, by_alias=True)
         made.append(

@@ -116,6 +116,16 @@ PEERS = (
 )
 
 
+#: The whole way as one would write it, with the libraries of the peer FastStream; see pipeline_peer.
+PIPELINE = Peer(
+    name="pipeline",
+    module="pipeline_peer",
+    requirements=("faststream[rabbit,cli]==0.7.8", "pydantic==2.14.3", *AIO_PIKA, *AIOHTTP),
+    worker=(),
+    processes=3,
+)
+
+
 def install(peer: Peer, root: Path = ROOT) -> Path:
     """Make the peer's virtual environment where it is not there yet, and return its Python."""
     folder = root / peer.name
@@ -126,9 +136,9 @@ def install(peer: Peer, root: Path = ROOT) -> Path:
         return python
     folder.mkdir(parents=True, exist_ok=True)
     run = [sys.executable, "-m", "venv", "--clear", str(folder)]
-    subprocess.run(run, check=True, env=_environment())
+    subprocess.run(run, check=True, env=environment())
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, *peer.requirements], check=True, env=_environment())
+    subprocess.run([*pip, *peer.requirements], check=True, env=environment())
     # Last, so that an installation that broke off is made again.
     stamp.write_text(wanted)
     return python
@@ -137,14 +147,14 @@ def install(peer: Peer, root: Path = ROOT) -> Path:
 def fill(peer: Peer, python: Path, amqp_url: str, webhook_url: str, count: int) -> None:
     """Put messages onto the peer's queue, and return when they are there."""
     run = [str(python), str(peer.file), "fill", amqp_url, webhook_url, str(count)]
-    subprocess.run(run, check=True, cwd=FOLDER, env=_environment(), stdin=subprocess.DEVNULL)
+    subprocess.run(run, check=True, cwd=FOLDER, env=environment(), stdin=subprocess.DEVNULL)
 
 
 def start_worker(peer: Peer, python: Path, amqp_url: str, webhook_url: str) -> subprocess.Popen[bytes]:
     """Start the peer's worker in a process group of its own."""
     places = {"python": str(python), "bin": str(python.parent), "file": str(peer.file)}
-    environment = {
-        **_environment(),
+    wanted = {
+        **environment(),
         **dict(peer.environment),
         "BENCH_AMQP_URL": amqp_url,
         "BENCH_WEBHOOK_URL": webhook_url,
@@ -152,7 +162,7 @@ def start_worker(peer: Peer, python: Path, amqp_url: str, webhook_url: str) -> s
     return subprocess.Popen(
         [part.format(**places) for part in peer.worker],
         cwd=FOLDER,
-        env=environment,
+        env=wanted,
         stdin=subprocess.DEVNULL,
         start_new_session=True,
     )
@@ -169,6 +179,7 @@ def stop_worker(worker: subprocess.Popen[bytes], patience: float = 20) -> None:
     worker.wait()
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """Make the environment of a peer's processes."""
     # Nothing of ours in a peer's way, and nothing of a peer's in ours.
     return {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_"))}

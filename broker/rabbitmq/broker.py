@@ -62,7 +62,7 @@ class RabbitBroker:
         self._declaring = asyncio.Lock()
         self._publishing = Link(url, "publishing", self._make_sure)
         self._consuming = Link(url, "consuming", self._make_sure)
-        self._publisher = Publisher(self._publishing, publish_timeout_s)
+        self._publisher = Publisher(self._publishing, publish_timeout_s, topology.shortcut)
         self._announcer = Announcer(self._publishing)
         self._copies = Copies(Link(url, "copying", _nothing_to_prepare))
         self._share = share_of(in_hand_bytes, topology.partitions)

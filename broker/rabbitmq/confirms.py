@@ -106,7 +106,7 @@ class Confirms:
         if kind != self._returning:
             return False
         if kind == HEADER:
-            self._left, _, message_id, _ = read_properties(data, start + 4, end)
+            self._left, _, message_id, *_ = read_properties(data, start + 4, end)
             self._returning = BODY
             sent = self._by_id.get(message_id)
             if sent is not None:

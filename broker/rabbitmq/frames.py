@@ -34,11 +34,12 @@ _LENGTH = Struct(">I")
 _PROPERTIES = (
     (0x8000, "text", "content-type"), (0x4000, "text", "content-encoding"), (0x2000, "table", None),
     (0x1000, "octet", None), (0x0800, "octet", None), (0x0400, "text", None), (0x0200, "text", None),
-    (0x0100, "text", None), (0x0080, "text", "message-id"), (0x0040, "moment", None), (0x0020, "text", None),
+    (0x0100, "text", None), (0x0080, "text", "message-id"), (0x0040, "moment", None), (0x0020, "text", "type"),
     (0x0010, "text", None), (0x0008, "text", "app-id"),
 )  # fmt: skip
-_CONTENT_TYPE, _HEADERS, _DELIVERY_MODE, _MESSAGE_ID = 0x8000, 0x2000, 0x1000, 0x0080
+_CONTENT_TYPE, _HEADERS, _DELIVERY_MODE, _MESSAGE_ID, _TYPE = 0x8000, 0x2000, 0x1000, 0x0080, 0x0020
 _FLAGS = _CONTENT_TYPE | _HEADERS | _DELIVERY_MODE | _MESSAGE_ID
+_FLAGS_AND_TYPE = _FLAGS | _TYPE
 _NO_TICKET, _MANDATORY = b"\x00\x00", b"\x01"
 #: A content header to its flags: the frame's head; class, no weight, the body's size, the flags.
 _CONTENT = Struct(">BHIHHQH")
@@ -65,28 +66,31 @@ def acknowledgements(channel: int, tags: Iterable[tuple[int, bool]]) -> bytes:
     )
 
 
-def read_properties(data: bytes, start: int, end: int) -> tuple[int, bytes, str, Mapping[str, str]]:
+def read_properties(data: bytes, start: int, end: int) -> tuple[int, bytes, str, Mapping[str, str], str]:
     """Read a content header from its body's size up to its end.
 
-    Returns that size, the headers' table with its length, the message id, and which of content-type,
-    content-encoding and app-id there are. Those are a sender's: where they do not end within the frame, there are
+    Returns that size, the headers' table with its length, the message id, which of content-type, content-encoding
+    and app-id there are, and the type. Those are a sender's: where they do not end within the frame, there are
     none. Raises struct.error where there is no size, which is the broker's.
     """
     size, flags = _SIZE_AND_FLAGS.unpack_from(data, start)
     at = start + _SIZE_AND_FLAGS.size
-    if flags == _FLAGS and data.startswith(_JSON, at):
+    kind = ""
+    if flags | _TYPE == _FLAGS_AND_TYPE and data.startswith(_JSON, at):
         # As we write them ourselves.
         named: Mapping[str, str] = _ONLY_JSON
         at += len(_JSON)
         headers, at = _table(data, at, end)
         at += 1
         message_id, at = _text(data, at, end)
+        if flags & _TYPE:
+            kind, at = _text(data, at, end)
     else:
-        headers, message_id, named, at = _read_any(data, flags, at, end)
-    return (size, headers, message_id, named) if at <= end else (size, b"", "", {})
+        headers, message_id, kind, named, at = _read_any(data, flags, at, end)
+    return (size, headers, message_id, named, kind) if at <= end else (size, b"", "", {}, "")
 
 
-def _read_any(data: bytes, flags: int, at: int, end: int) -> tuple[bytes, str, dict[str, str], int]:
+def _read_any(data: bytes, flags: int, at: int, end: int) -> tuple[bytes, str, str, dict[str, str], int]:
     headers, named = b"", {}
     for flag, kind, name in _PROPERTIES:
         if not flags & flag:
@@ -99,7 +103,7 @@ def _read_any(data: bytes, flags: int, at: int, end: int) -> tuple[bytes, str, d
             headers, at = _table(data, at, end)
         else:
             at += 8 if kind == "moment" else 1
-    return headers, named.pop("message-id", ""), named, at
+    return headers, named.pop("message-id", ""), named.pop("type", ""), named, at
 
 
 def _text(data: bytes, at: int, end: int) -> tuple[str, int]:
@@ -124,8 +128,11 @@ def publication(
     headers: Mapping[str, HeaderValue],
     body: bytes,
     largest: int,
+    kind: str = "",
 ) -> bytes:
     """Write a persistent, mandatory JSON message as its frames, the body in parts of at most `largest` bytes.
+
+    `kind` is written as the property `type`, where it is not empty.
 
     Raises Unpublishable where a name is longer than 255 bytes, a header cannot be encoded, or they are more than
     one frame of `largest` bytes carries: a body can be parted, headers cannot.
@@ -138,7 +145,7 @@ def publication(
             table = encode.field_table(dict(headers))
         except (TypeError, ValueError) as error:
             raise Unpublishable(f"A header cannot be encoded: {error}.") from error
-    named = _short(message_id)
+    named = _short(message_id) + _short(kind) if kind else _short(message_id)
     size = len(body)
     length = _CONTENT_SIZE + len(_JSON) + len(table) + len(_PERSISTENT) + len(named)
     if length > largest:
@@ -149,7 +156,7 @@ def publication(
         )
     head = (
         _method(channel, exchange, routing_key),
-        _CONTENT.pack(HEADER, channel, length, _BASIC, _NO_WEIGHT, size, _FLAGS),
+        _CONTENT.pack(HEADER, channel, length, _BASIC, _NO_WEIGHT, size, _FLAGS_AND_TYPE if kind else _FLAGS),
         _JSON,
         table,
         _PERSISTENT,

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Callable
 from uuid import uuid4
 
 from aiormq.abc import AbstractConnection
@@ -25,9 +26,13 @@ _TOO_LARGE = re.compile(r"message size \d+ is larger than (?:configured )?max si
 class Publisher:
     """Publishes over a link, on one AMQP channel at a time: calls of one task keep their order."""
 
-    def __init__(self, link: Link, timeout_s: float) -> None:
+    def __init__(
+        self, link: Link, timeout_s: float, shortcut: Callable[[str, str], tuple[str, str] | None]
+    ) -> None:
         self._link = link
         self._timeout_s = timeout_s
+        #: Names the direct exchange and its key for an exchange and a key, where there are some.
+        self._shortcut = shortcut
         #: How many more may be on their way, and what whoever has the turn waits on where none may.
         self._free = IN_FLIGHT
         self._freed: asyncio.Future[None] | None = None
@@ -162,7 +167,7 @@ class Publisher:
             # A node that was started again may take more.
             self._largest = None
         channel = await within(None, connection.channel(publisher_confirms=True), close_channel)
-        opened = self._wire = Wire(connection, channel, line, self._timeout_s, self._settled)
+        opened = self._wire = Wire(connection, channel, line, self._timeout_s, self._settled, self._shortcut)
         channel.closing.add_done_callback(lambda closing: self._on_closed(opened, closing))
         return opened
 

@@ -113,7 +113,11 @@ class Deliveries:
             self._under_way = HEADER
             return True
         if kind == HEADER:
-            self._left, self._headers, self._id, self._properties = read_properties(data, start + 4, end)
+            read = read_properties(data, start + 4, end)
+            self._left, self._headers, self._id, self._properties, whole_key = read
+            if whole_key and whole_key.endswith(f".{self._key}"):
+                # It came by a direct exchange, whose keys are the last words of ours.
+                self._key = whole_key
             self._skipped = self._left - LONGEST_BODY
             self._under_way = BODY
         else:

@@ -28,12 +28,14 @@ class Wire:
         line: Line,
         timeout_s: float,
         settled: Callable[[], None],
+        shortcut: Callable[[str, str], tuple[str, str] | None],
     ) -> None:
         self.connection = connection
         self.channel = channel
         self.confirms = Confirms(settled)
         self._line = line
         self._timeout_s = timeout_s
+        self._shortcut = shortcut
         self._loop = asyncio.get_running_loop()
         self._number = channel.number
         # 0 is no limit, and then a part may be as large as RabbitMQ's own default has it.
@@ -45,14 +47,13 @@ class Wire:
 
     def send(self, exchange: str, envelope: Envelope, message_id: str, since: float | None = None) -> Sent:
         """Publish; late is what was begun `timeout_s` ago, now or at another moment. Raises ValueError."""
+        key, kind = envelope.routing_key, ""
+        shortcut = self._shortcut(exchange, key)
+        if shortcut is not None:
+            # Whoever takes it finds the whole key as its type.
+            (exchange, key), kind = shortcut, key
         frames = publication(
-            self._number,
-            exchange,
-            envelope.routing_key,
-            message_id,
-            envelope.headers,
-            envelope.body,
-            self._largest,
+            self._number, exchange, key, message_id, envelope.headers, envelope.body, self._largest, kind
         )
         if since is None:
             since = self._loop.time()

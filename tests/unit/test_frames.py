@@ -36,6 +36,7 @@ def unmarshalled(data: bytes) -> list[tuple[int, Any]]:
     headers,
     st.binary(max_size=300),
     st.integers(1, 400),
+    names,
 )
 def test_the_library_reads_what_was_said(
     channel: int,
@@ -45,15 +46,17 @@ def test_the_library_reads_what_was_said(
     table: dict[str, Any],
     content: bytes,
     largest: int,
+    kind: str,
 ) -> None:
     taken = len(pamqp.encode.field_table(table)) + len(message_id.encode()) + 33
+    taken += 1 + len(kind.encode()) if kind else 0
     if taken > largest:
         with pytest.raises(Unpublishable) as refusal:
-            publication(channel, exchange, key, message_id, table, content, largest)
+            publication(channel, exchange, key, message_id, table, content, largest, kind)
         room = max(largest - taken + len(pamqp.encode.field_table(table)) - 4, 0)
         assert refusal.value.headers_room == room
         return
-    written = publication(channel, exchange, key, message_id, table, content, largest)
+    written = publication(channel, exchange, key, message_id, table, content, largest, kind)
     (on, method), (also_on, head), *parts = unmarshalled(written)
     assert isinstance(method, commands.Basic.Publish)
     assert (method.exchange, method.routing_key, method.mandatory, method.immediate) == (
@@ -67,9 +70,19 @@ def test_the_library_reads_what_was_said(
     properties = head.properties
     assert (properties.content_type, properties.delivery_mode) == ("application/json", 2)
     assert (properties.message_id, dict(properties.headers or {})) == (message_id, table)
+    assert (properties.message_type or "") == kind
     assert {on, also_on, *(number for number, _ in parts)} == {channel}
     assert all(isinstance(part, body.ContentBody) and len(part.value) <= largest for _, part in parts)
     assert b"".join(part.value for _, part in parts) == content
+
+
+@given(names, headers, names)
+def test_what_is_written_is_read_again(message_id: str, table: dict[str, Any], kind: str) -> None:
+    written = publication(1, "e", "k", message_id, table, b"", 100_000, kind)
+    start = 7 + pamqp.frame.unmarshal(written)[0]
+    found, raw, read_id, named, read_kind = read_properties(written, start + 4, len(written) - 1)
+    assert (found, read_id, named, read_kind) == (0, message_id, {"content-type": "application/json"}, kind)
+    assert (pamqp.decode.field_table(raw)[1] if raw else {}) == table
 
 
 @given(st.integers(1, 65535), st.lists(st.tuples(st.integers(1, 2**63 - 1), st.booleans()), max_size=5))
@@ -85,7 +98,7 @@ def test_properties_are_read_as_the_library_writes_them(message_id: str, table: 
         body_size=size, properties=commands.Basic.Properties(message_id=message_id, headers=table, priority=3)
     )
     data = pamqp.frame.marshal(head, 1)
-    found, raw, read_id, named = read_properties(data, 7 + 4, len(data) - 1)
+    found, raw, read_id, named, _ = read_properties(data, 7 + 4, len(data) - 1)
     assert named == {}
     assert (found, read_id) == (size, message_id)
     assert pamqp.decode.field_table(raw)[1] == table if table else raw == b""

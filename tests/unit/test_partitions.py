@@ -8,7 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.partitions import conversation_key, partition_of, partition_word
-from broker.topology import INBOUND, OUTBOUND, UNROUTED, Topology, inbound_key, matches, response_key
+from broker.topology import (
+    DEAD,
+    INBOUND,
+    MESSAGES,
+    OUTBOUND,
+    RESPONSES,
+    UNROUTED,
+    Topology,
+    inbound_key,
+    matches,
+    response_key,
+)
 
 channel_ids = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
 user_ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
@@ -34,6 +45,28 @@ def test_the_partition_is_that_of_crc_32() -> None:
 @given(channel_ids, user_ids, st.integers(1, 100))
 def test_every_conversation_has_a_partition(channel_id: str, user_id: str, partitions: int) -> None:
     assert 0 <= partition_of(conversation_key(channel_id, user_id), partitions) < partitions
+
+
+@given(channel_ids, st.integers(1, 100), st.integers(0, 99))
+def test_a_shortcut_leads_where_the_whole_key_does(channel_id: str, partitions: int, partition: int) -> None:
+    topology = Topology(partitions)
+    for exchange, key in (
+        (INBOUND, inbound_key(channel_id, partition)),
+        (OUTBOUND, response_key(channel_id, "text", partition)),
+    ):
+        shortcut = topology.shortcut(exchange, key)
+        if partition < partitions:
+            assert shortcut is not None
+            assert topology.route(*shortcut) == topology.route(exchange, key)
+            assert key.endswith(f".{shortcut[1]}")
+        else:
+            assert shortcut is None, "what no queue wants is kept as unrouted"
+
+
+@pytest.mark.parametrize("exchange", [MESSAGES, RESPONSES, DEAD, "somebody.elses"])
+def test_there_is_no_shortcut_beside_the_partitions(exchange: str) -> None:
+    assert Topology(4).shortcut(exchange, "message.ch_a.p00") is None
+    assert Topology(4).shortcut(INBOUND, "p00") is None
 
 
 def test_partitions_are_even() -> None:
