@@ -1,6 +1,7 @@
 """The migrations make the tables that the code knows, whoever runs them, and however often."""
 
 import asyncio
+import warnings
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,30 @@ from broker.registry.partial_indexes import metadata
 from broker.registry.schema import HEAD
 
 
+def on_columns(_item: object, name: str, kind: str, *_: object) -> bool:
+    """Leave out the indexes on expressions, which each database writes down in words of its own."""
+    return kind != "index" or not name.endswith("_newest")
+
+
 def differences(connection: Connection) -> list[object]:
-    context = MigrationContext.configure(
-        connection, opts={"compare_type": True, "compare_server_default": True}
-    )
-    return list(compare_metadata(context, metadata))
+    opts = {"compare_type": True, "compare_server_default": True, "include_object": on_columns}
+    context = MigrationContext.configure(connection, opts=opts)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*expression-based index")
+        return list(compare_metadata(context, metadata))
+
+
+def index_names(connection: Connection) -> set[str]:
+    """Return the names of all indexes that were made by themselves, those on expressions too."""
+    if connection.dialect.name == "sqlite":
+        made = "SELECT name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
+    else:
+        made = (
+            "SELECT relname FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid WHERE indisvalid "
+            "AND relnamespace = 'public'::regnamespace "
+            "AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid AND contype IN ('p', 'u'))"
+        )
+    return {row[0] for row in connection.execute(text(made))}
 
 
 def conditional_indexes(connection: Connection) -> dict[str, str]:
@@ -39,10 +59,12 @@ async def test_the_migrations_make_exactly_the_tables_of_the_code(database: Data
     async with database.read() as connection:
         assert await connection.run_sync(differences) == []
         made = await connection.run_sync(conditional_indexes)
+        names = await connection.run_sync(index_names)
     assert {name: "pending" in condition for name, condition in made.items()} == {
         "ix_deliveries_pending": True,
-        "ix_deliveries_unfinished": False,
+        "ix_turns_said": False,
     }
+    assert names == {str(index.name) for table in metadata.tables.values() for index in table.indexes}
 
 
 async def test_a_table_that_differs_would_be_noticed(database: Database) -> None:
