@@ -224,8 +224,8 @@ deliveries = Table(
     Column("attempts_before", Integer, nullable=False, server_default="0"),
     Column("redriven_at", Utc),
     # Each status apart, so that a list of one that is rare reads none of the others.
-    Index(None, "channel_id", "status", "created_at", "id"),
-    Index(None, "webhook_id", "status", "created_at", "id"),
+    Index(None, "channel_id", "status", "created_at"),
+    Index(None, "webhook_id", "status", "created_at"),
     # One more index, on a part of the rows: broker/registry/partial_indexes.py.
 )
 

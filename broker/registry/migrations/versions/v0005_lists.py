@@ -13,8 +13,8 @@ branch_labels = None
 depends_on = None
 
 MADE = {
-    "ix_deliveries_channel_id_status_created_at_id": "deliveries (channel_id, status, created_at, id)",
-    "ix_deliveries_webhook_id_status_created_at_id": "deliveries (webhook_id, status, created_at, id)",
+    "ix_deliveries_channel_id_status_created_at": "deliveries (channel_id, status, created_at)",
+    "ix_deliveries_webhook_id_status_created_at": "deliveries (webhook_id, status, created_at)",
     "ix_turns_said": "turns (conversation_key, last_counter) WHERE responses <> '[]'",
     "ix_dead_letters_stage_newest": "dead_letters (stage, (-number))",
     "ix_dead_letters_channel_id_newest": "dead_letters (channel_id, (-number))",
