@@ -108,7 +108,9 @@ _FIELDS = ("id", "stage", "reason", "detail", "channel_id", "routing_key", "head
 _SHOWN = (*_FIELDS, "redriven_at")
 #: The order of those that are filtered, and stage and channel in one: as broker/registry/partial_indexes.py has them.
 NEWEST_FIRST = -dead_letters.c.number
-STAGE_AND_CHANNEL: ColumnElement[str] = dead_letters.c.stage + literal_column("'/'") + dead_letters.c.channel_id
+STAGE_AND_CHANNEL: ColumnElement[str] = (
+    dead_letters.c.stage + literal_column("'/'") + dead_letters.c.channel_id
+)
 #: Bodies may be large, and a page of them is not needed to know which letters there are.
 _KEYS = [dead_letters.c.number, dead_letters.c.id]
 
