@@ -107,8 +107,8 @@ class DeadLetters:
 _FIELDS = ("id", "stage", "reason", "detail", "channel_id", "routing_key", "headers", "body", "created_at")
 _SHOWN = (*_FIELDS, "redriven_at")
 #: The order of those that are filtered, and stage and channel in one: as broker/registry/partial_indexes.py has them.
-NEWEST_FIRST = -dead_letters.c.number
-STAGE_AND_CHANNEL: ColumnElement[str] = (
+by_newest = -dead_letters.c.number
+stage_and_channel: ColumnElement[str] = (
     dead_letters.c.stage + literal_column("'/'") + dead_letters.c.channel_id
 )
 #: Bodies may be large, and a page of them is not needed to know which letters there are.
@@ -123,12 +123,12 @@ def _newest_of(stage: str | None, channel_id: str | None, before: int | None) ->
             query = query.where(dead_letters.c.number < before)
         return query.order_by(dead_letters.c.number.desc())
     if stage is not None and channel_id is not None:
-        query = query.where(f"{stage}/{channel_id}" == STAGE_AND_CHANNEL)
+        query = query.where(stage_and_channel == f"{stage}/{channel_id}")
     else:
         query = query.where(*_filters(stage, channel_id))
     if before is not None:
-        query = query.where(-before < NEWEST_FIRST)
-    return query.order_by(NEWEST_FIRST)
+        query = query.where(by_newest > -before)
+    return query.order_by(by_newest)
 
 
 def _filters(stage: str | None, channel_id: str | None) -> list[ColumnElement[bool]]:

@@ -8,7 +8,7 @@ migrations make them, and what serves needs no declaration of them.
 
 from sqlalchemy import Index, text
 
-from broker.registry.dead_letters import NEWEST_FIRST, STAGE_AND_CHANNEL
+from broker.registry.dead_letters import by_newest, stage_and_channel
 from broker.registry.tables import dead_letters, deliveries, metadata, turns
 
 __all__ = ["metadata"]
@@ -36,6 +36,6 @@ Index(
 
 # The dead letters of a stage, of a channel, and of both, each in an order that the primary key does not have: a plan
 # along the primary key would look for the few of a stage among all.
-Index("ix_dead_letters_stage_newest", dead_letters.c.stage, NEWEST_FIRST)
-Index("ix_dead_letters_channel_id_newest", dead_letters.c.channel_id, NEWEST_FIRST)
-Index("ix_dead_letters_stage_channel_id_newest", STAGE_AND_CHANNEL, NEWEST_FIRST)
+Index("ix_dead_letters_stage_newest", dead_letters.c.stage, by_newest)
+Index("ix_dead_letters_channel_id_newest", dead_letters.c.channel_id, by_newest)
+Index("ix_dead_letters_stage_channel_id_newest", stage_and_channel, by_newest)

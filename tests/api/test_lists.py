@@ -187,7 +187,7 @@ def machine_steps(path: str, statement: str, parameters: Any) -> int:
 
 
 @pytest.fixture
-async def watch(api) -> AsyncIterator[Watch]:
+async def watch(api: Any) -> AsyncIterator[Watch]:
     """What the API asks of its database."""
     engine = api.parts.database.engine.sync_engine
     watching = Watch()
@@ -196,7 +196,7 @@ async def watch(api) -> AsyncIterator[Watch]:
     event.remove(engine, "before_cursor_execute", watching.look)
 
 
-async def lists(api) -> dict[str, list[str]]:
+async def lists(api: Any) -> dict[str, list[str]]:
     """Return the paths of all that the API lists, each with its filters, as its description has them."""
     description = await (await api.call("GET", "/openapi.json")).json()
     found = {}
@@ -219,7 +219,7 @@ def requests(path: str, query: list[str]) -> Iterator[dict[str, str]]:
         yield {"limit": str(LIMIT)} | {name: value for name, value in asked if value is not None}
 
 
-async def ask_all(api) -> int:
+async def ask_all(api: Any) -> int:
     """Ask for every list with every combination of filters, and return how many of the answers had a full page."""
     full = 0
     for path, query in (await lists(api)).items():
