@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass, replace
 
 #: Limits of the code, as they stand in broker and consumers; a test holds them against each other.
-PREFETCH, PLACES, PLACES_EACH, PLACES_SLOW = 200, 512, 64, 4
+PREFETCH, PLACES, PLACES_EACH, PLACES_SERVER = 200, 512, 64, 128
 TURNS_A_BATCH, ROWS_A_BATCH, ROWS_KEPT = 256, 500, 50_000
 PATIENCE_S, LINGER_S = 1.0, 0.05
 BUSY_LINGER_S, MARK_LINGER_S, ACK_LINGER_S, ACK_PATIENCE_S = 0.02, 0.02, 0.04, 0.25
@@ -103,6 +103,8 @@ class Load:
     receiver_s: float = 0.1
     bot_s: float = 0.0
     channels: int = 1000
+    #: The servers that all webhooks lead to, evenly; 0 where each webhook has one of its own, which bounds nothing.
+    servers: int = 0
     #: Assumption: the busiest partition's share, as a multiple of the mean (1 or more).
     skew: float = 1.25
 
@@ -138,7 +140,7 @@ def work(costs: Costs, load: Load, clusters: int = 1) -> Work:
     turn_s = turn_seconds(costs, load)
     # A channel is whole in its cluster, so more clusters leave a webhook with what it gets.
     each_webhook = load.rate * load.responses / load.channels
-    places_each = PLACES_EACH if hold_s < PATIENCE_S else PLACES_SLOW
+    each_server = deliveries / load.servers if load.servers else 0.0
     return Work(
         api=messages * costs.api_us / 1e6,
         bot={
@@ -150,7 +152,8 @@ def work(costs: Costs, load: Load, clusters: int = 1) -> Work:
             "deliver": (responses * costs.deliver_response_us + deliveries * costs.deliver_attempt_us) / 1e6,
             "log writes": deliveries * (costs.commit_s / ROWS_A_BATCH + costs.postgres_delivery_us / 1e6),
             "places": deliveries * min(hold_s, PATIENCE_S) / PLACES,
-            "places of a webhook": each_webhook * hold_s / places_each,
+            "places of a webhook": each_webhook * hold_s / PLACES_EACH,
+            "places of a server": each_server * hold_s / PLACES_SERVER,
         },
         partitions={
             "inbound queue": load.skew * messages / costs.partition_rate,

@@ -14,6 +14,8 @@ Out = TypeVar("Out")
 
 #: What one call takes where items have a size, in bytes.
 MOST_BYTES = 2 * 2**20
+#: How many calls in a row do not wait for company at most, after one to which none came.
+MOST_AT_ONCE = 7
 
 
 class Batcher(Generic[In, Out]):
@@ -24,6 +26,9 @@ class Batcher(Generic[In, Out]):
 
     What comes while one call runs makes up the next. With `linger_s` an item waits so long for company; with
     `busy_linger_s` only where the call before had several items, so that nobody waits for company that does not come.
+    `complete` tells of how many that wait no more company is waited for; call `look` when it may tell otherwise.
+    Without it, where several items waited and none came, the next call does not wait; where that is so again, the
+    next three, and then as many as `MOST_AT_ONCE`.
     With `to_the_end` a submitter that is cancelled while the call with its item runs goes on only after that call's
     end, or after `END_S`: what the call writes is written by then.
     Where a call fails for another reason than an outage, its items are run one by one, so that one that cannot be
@@ -37,6 +42,7 @@ class Batcher(Generic[In, Out]):
         *,
         linger_s: float = 0.0,
         busy_linger_s: float = 0.0,
+        complete: Callable[[int], bool] | None = None,
         to_the_end: bool = False,
         size: Callable[[In], int] | None = None,
     ) -> None:
@@ -45,6 +51,11 @@ class Batcher(Generic[In, Out]):
         self._size = size
         self._linger_s = linger_s
         self._busy_linger_s = busy_linger_s
+        self._complete = complete
+        #: While company is waited for: what ends that.
+        self._lingering: asyncio.Future[None] | None = None
+        #: How many calls were not to wait after the last that waited in vain, and how many more are not to.
+        self._skipped = self._to_skip = 0
         self._to_the_end = to_the_end
         self._busy = False
         self._waiting: deque[tuple[In, asyncio.Future[Out]]] = deque()
@@ -69,7 +80,14 @@ class Batcher(Generic[In, Out]):
         self._waiting.append((item, future))
         if self._task is None:
             self._task = asyncio.create_task(self._work())
+        elif self._lingering is not None:
+            self.look()
         return future
+
+    def look(self) -> None:
+        """Wait no more for company that cannot come."""
+        if self._lingering is not None and not self._lingering.done() and self._enough():
+            self._lingering.set_result(None)
 
     async def close(self) -> None:
         """Wait for the call that is running; nothing may be submitted any more."""
@@ -88,8 +106,8 @@ class Batcher(Generic[In, Out]):
         try:
             while self._waiting:
                 linger_s = self._busy_linger_s if self._busy else self._linger_s
-                if linger_s and len(self._waiting) < self._limit:
-                    await asyncio.sleep(linger_s)
+                if linger_s:
+                    await self._linger(linger_s)
                 self._busy = len(self._waiting) > 1 and self._busy_linger_s > 0
                 batch = [self._waiting.popleft() for _ in range(self._next())]
                 wanted = [(item, future) for item, future in batch if not future.done()]
@@ -101,6 +119,30 @@ class Batcher(Generic[In, Out]):
                         self._end_call()
         finally:
             self._task = None
+
+    async def _linger(self, linger_s: float) -> None:
+        if self._to_skip:
+            self._to_skip -= 1
+            return
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + linger_s
+        if self._complete is not None:
+            # Those whose call has just ended go on first, and may come again.
+            await asyncio.sleep(0)
+        found = len(self._waiting)
+        while not self._enough() and (left := deadline - loop.time()) > 0:
+            self._lingering = loop.create_future()
+            try:
+                await asyncio.wait([self._lingering], timeout=left)
+            finally:
+                self._lingering = None
+        if self._busy and self._complete is None:
+            in_vain = len(self._waiting) == found > 1
+            self._skipped = self._to_skip = min(2 * self._skipped + 1, MOST_AT_ONCE) if in_vain else 0
+
+    def _enough(self) -> bool:
+        waiting = len(self._waiting)
+        return waiting >= self._limit or (self._complete is not None and self._complete(waiting))
 
     async def _call_ended(self) -> None:
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()

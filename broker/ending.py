@@ -18,7 +18,9 @@ END_S = 2.0
 CANCELLATIONS, EACH_S = 40, 0.05
 
 
-def run(work: Coroutine[Any, Any, T], loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None) -> T:
+def run(
+    work: Coroutine[Any, Any, T], loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+) -> T:
     """Run a program's work on an event loop of its own, and return its result; tasks that it leaves end with it.
 
     `asyncio.run` cancels each of them once and waits for as long as it takes. Raises what the work raises.

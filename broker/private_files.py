@@ -28,10 +28,16 @@ def private_folder(path: Path) -> None:
             path.chmod(path.stat().st_mode & 0o700)
     except OSError as error:
         raise _refused(path, error) from None
+    writable_folder(path, "POSTBOTE_DATA_DIR")
+
+
+def writable_folder(path: Path, setting: str) -> None:
+    """Return where a folder that a setting names is there and can be written to; raises SettingsError otherwise."""
+    if not path.is_dir():
+        raise SettingsError(f"{path} is no folder: make it, or name another with {setting}.")
     if not os.access(path, os.W_OK | os.X_OK):
         raise SettingsError(
-            f"The folder {path} cannot be written: let this user write to it, or name another with "
-            "POSTBOTE_DATA_DIR."
+            f"The folder {path} cannot be written: let this user write to it, or name another with {setting}."
         )
 
 

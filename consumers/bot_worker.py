@@ -101,7 +101,10 @@ class BotSession:
             except ValidationError as error:
                 await self._bury(envelope, "not a user message of a known version", why_invalid(error))
                 continue
-            self._lanes.put(conversation_key(message.channel_id, message.user.id), (envelope, message))
+            key = conversation_key(message.channel_id, message.user.id)
+            if key not in self._lanes:
+                self._turns.company.begin()
+            self._lanes.put(key, (envelope, message))
 
     async def stop(self, grace_s: float) -> None:
         """Let each lane finish the message that it is answering, and mark and acknowledge what was published."""
@@ -114,10 +117,11 @@ class BotSession:
 
     async def _answer(self, lane: Lane[str, tuple[Envelope, UserMessage]]) -> None:
         envelope, message = lane.items[0]
-        turn = await self._turn_of(envelope, message)
-        if turn is not None:
-            await self._publish(turn)
-            self._finish(envelope, turn)
+        with self._turns.company.at_work:
+            turn = await self._turn_of(envelope, message)
+            if turn is not None:
+                await self._publish(turn)
+                self._finish(envelope, turn)
         lane.items.popleft()
 
     async def _turn_of(self, envelope: Envelope, message: UserMessage) -> Turn | None:
@@ -156,7 +160,8 @@ class BotSession:
             if message.message is None:
                 reply = session_update(message, conversation)
             else:
-                reply = await answer(self._bots.of(channel), message, conversation, self._bots.timeout_s)
+                with self._turns.company.waiting:
+                    reply = await answer(self._bots.of(channel), message, conversation, self._bots.timeout_s)
             asked = _Asked(channel.bot, conversation, len(envelope.body), reply)
             return asked, asked.turn(message, channel)
         except BotFailed as failure:

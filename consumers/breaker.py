@@ -1,6 +1,10 @@
 """A circuit breaker: after many failures an endpoint is left alone, and one attempt at a time asks how it is.
 
-Pure: whoever uses it brings the clock, in seconds that only go up.
+How long it is left alone follows how long it has been away: an endpoint that was away for two minutes is asked
+within 15 seconds of its return. Part of each wait is drawn, so that many endpoints that fail together, and come back
+together, are asked one after the other.
+
+Pure: whoever uses it brings the clock, in seconds that only go up, and the chance, from 0 to 1.
 """
 
 from collections import deque
@@ -23,24 +27,33 @@ class Tuning:
     #: that takes every other delivery is worth trying on.
     least: int = 10
     rate: float = 0.75
-    #: How long it stays open at first, in seconds; doubled with every probe that fails, up to the longest.
+    #: How long it stays open after each failure, as a part of the time since it opened, but within these bounds, in
+    #: seconds.
+    part: float = 0.125
     open_s: float = 5.0
     longest_open_s: float = 60.0
+    #: A probe that took long stays a rare one: after it the breaker stays open for at least so many times as long,
+    #: up to the longest.
+    after_probe: float = 2.0
+    #: The part of each wait that is drawn ("equal jitter").
+    jitter: float = 0.5
 
 
 class Breaker:
     """Closed: all attempts may be made. Open: none. When the time is up: one, the probe, decides."""
 
-    __slots__ = ("_failures", "_open_s", "_outcomes", "_probing", "_tuning", "_until")
+    __slots__ = ("_failures", "_opened", "_outcomes", "_probe_began", "_tuning", "_until")
 
     def __init__(self, tuning: Tuning) -> None:
         self._tuning = tuning
         #: (when, whether it went well), from the first failure on: an endpoint that never fails costs nothing.
         self._outcomes: deque[tuple[float, bool]] | None = None
         self._failures = 0
+        #: The moments when it opened and when the next probe may be made; None while it is closed.
+        self._opened: float | None = None
         self._until: float | None = None
-        self._open_s = tuning.open_s
-        self._probing = False
+        #: When the probe that is under way began; None where there is none.
+        self._probe_began: float | None = None
 
     @property
     def closed(self) -> bool:
@@ -56,7 +69,7 @@ class Breaker:
         """Return how long to wait before asking again, in seconds: 0 where an attempt may be made now."""
         if self._until is None:
             return 0.0
-        if self._probing:
+        if self._probe_began is not None:
             return max(self._until - at, 1.0)
         return max(0.0, self._until - at)
 
@@ -67,20 +80,20 @@ class Breaker:
         """
         if self._until is None:
             return "free"
-        if self._probing or at < self._until:
+        if self._probe_began is not None or at < self._until:
             return None
-        self._probing = True
+        self._probe_began = at
         return "probe"
 
     def abandon(self, admission: Admission) -> None:
         """Say that an attempt that was admitted was not made, or that nobody knows how it went."""
         if admission == "probe":
-            self._probing = False
+            self._probe_began = None
 
-    def record(self, admission: Admission, well: bool, at: float) -> Change | None:
-        """Tell how an attempt went; returns what changed by it."""
+    def record(self, admission: Admission, well: bool, at: float, chance: float) -> Change | None:
+        """Tell how an attempt went; returns what changed by it. `chance` places the next probe within its jitter."""
         if admission == "probe":
-            return self._probed(well, at)
+            return self._probed(well, at, chance)
         if self._until is not None:
             # It began before the breaker opened, and tells nothing new.
             return None
@@ -97,29 +110,38 @@ class Breaker:
             return None
         known = len(self._outcomes)
         if not well and known >= self._tuning.least and self._failures >= self._tuning.rate * known:
-            self._open(at)
+            self._open(at, 0.0, chance)
             return "opened"
         return None
 
-    def rest(self, seconds: float, at: float) -> Change | None:
-        """Leave the endpoint alone for as long as it asked; a probe follows. Returns what changed by it."""
+    def rest(self, seconds: float, at: float, chance: float) -> Change | None:
+        """Leave the endpoint alone for as long as it asked, and a little longer by `chance`; a probe follows.
+
+        Returns what changed by it.
+        """
         was_closed = self._until is None
-        self._until = max(self._until or 0.0, at + seconds)
-        self._probing = False
+        if self._opened is None:
+            self._opened = at
+        spread_s = self._tuning.jitter * min(seconds, self._tuning.open_s)
+        self._until = max(self._until or 0.0, at + seconds + chance * spread_s)
+        self._probe_began = None
         return "opened" if was_closed else None
 
-    def _open(self, at: float) -> None:
-        self._until = at + self._open_s
-        self._outcomes, self._failures, self._probing = None, 0, False
+    def _open(self, at: float, probe_s: float, chance: float) -> None:
+        if self._opened is None:
+            self._opened = at
+        tuning = self._tuning
+        wait_s = max(tuning.part * (at - self._opened), tuning.after_probe * probe_s, tuning.open_s)
+        wait_s = min(wait_s, tuning.longest_open_s)
+        self._until = at + wait_s * (1 - tuning.jitter * chance)
+        self._outcomes, self._failures, self._probe_began = None, 0, None
 
-    def _probed(self, well: bool, at: float) -> Change | None:
-        self._probing = False
+    def _probed(self, well: bool, at: float, chance: float) -> Change | None:
+        began, self._probe_began = self._probe_began, None
         if self._until is None:
             return None
         if well:
-            self._until, self._outcomes, self._failures = None, None, 0
-            self._open_s = self._tuning.open_s
+            self._opened, self._until, self._outcomes, self._failures = None, None, None, 0
             return "closed"
-        self._open_s = min(self._open_s * 2, self._tuning.longest_open_s)
-        self._open(at)
+        self._open(at, 0.0 if began is None else at - began, chance)
         return None

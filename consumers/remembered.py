@@ -7,8 +7,6 @@ is answered from here is written only where it is still so, and is loaded otherw
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from pydantic_core import from_json, to_json
-
 from broker.ids import made_for_one
 from broker.models.records import UserMessage
 from broker.partitions import conversation_key
@@ -57,9 +55,8 @@ class Remembered:
         if message.id in known.answered or not made_for_one(message.id):
             return None
         self._known.move_to_end(key)
-        session = from_json(known.session)
         conversation = Conversation(
-            key, message.channel_id, message.user.id, session, known.message_counter, known.turns
+            key, message.channel_id, message.user.id, known.session, known.message_counter, known.turns
         )
         return Loaded(channel, conversation, None)
 
@@ -74,7 +71,7 @@ class Remembered:
         after = new.conversation
         before = self._forget(after.key)
         answered = (new.turn.message_id, *(before.answered if before is not None else ()))[:ANSWERED]
-        known = _Known(to_json(after.session), after.message_counter, after.turns, answered)
+        known = _Known(after.session, after.message_counter, after.turns, answered)
         self._known[after.key] = known
         self._bytes += known.size
         while self._bytes > self._most_bytes:

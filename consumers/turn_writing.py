@@ -9,6 +9,7 @@ from broker.batching import Batcher
 from broker.errors import BrokerUnavailable, RegistryUnavailable
 from broker.models.records import UserMessage
 from broker.registry.conversations import Loaded, NewTurn
+from consumers.company import Company
 from consumers.outage import outlast
 from consumers.remembered import Remembered
 
@@ -53,9 +54,17 @@ class Turns:
     """Loads and writes the turns of all lanes of a process."""
 
     def __init__(self, store: ConversationStore) -> None:
-        self._loads: Batcher[UserMessage, Loaded] = Batcher(store.load, busy_linger_s=BUSY_LINGER_S)
+        #: Lanes say here when they have work, and when they wait for something else than the turn writer.
+        self.company = Company(self._look, asyncio.get_running_loop().time)
+        self._loads: Batcher[UserMessage, Loaded] = Batcher(
+            store.load, busy_linger_s=BUSY_LINGER_S, complete=self.company.complete
+        )
         self._commits: Batcher[NewTurn, bool] = Batcher(
-            self._commit, busy_linger_s=BUSY_LINGER_S, to_the_end=True, size=attrgetter("size")
+            self._commit,
+            busy_linger_s=BUSY_LINGER_S,
+            complete=self.company.complete,
+            to_the_end=True,
+            size=attrgetter("size"),
         )
         self._store = store
         self._remembered = Remembered()
@@ -68,14 +77,16 @@ class Turns:
 
     async def load(self, message: UserMessage) -> Loaded:
         """Load what is known of a message, waiting for the database as long as it takes."""
-        loaded = await outlast(lambda: self._loads.submit(message), "bot.loading")
+        with self.company.waiting:
+            loaded = await outlast(lambda: self._loads.submit(message), "bot.loading")
         if loaded.channel is not None:
             self._remembered.loaded(loaded.channel)
         return loaded
 
     async def commit(self, turn: NewTurn) -> bool:
         """Write a turn and its conversation together; False where what it was made from is not so any more."""
-        written = await outlast(lambda: self._commits.submit(turn), "bot.committing")
+        with self.company.waiting:
+            written = await outlast(lambda: self._commits.submit(turn), "bot.committing")
         if written:
             self._remembered.written(turn)
         else:
@@ -94,6 +105,10 @@ class Turns:
             await batcher.close()
         if self._marking is not None:
             await self._marking
+
+    def _look(self) -> None:
+        self._loads.look()
+        self._commits.look()
 
     async def _commit(self, turns: Sequence[NewTurn]) -> list[bool]:
         # Marks go with the turns of a busy time, and so cost no transaction of their own. A turn that is written by

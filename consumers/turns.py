@@ -7,7 +7,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from broker.ids import response_id
-from broker.models.json_values import measured_json_object
+from broker.models.json_values import measured_json_object, written_json_object
 from broker.models.message_objects import kind_of
 from broker.models.records import UserMessage, now
 from broker.models.session import require_session_fits, session_after
@@ -32,14 +32,13 @@ async def answer(bot: Bot, message: UserMessage, conversation: Conversation, tim
     large.
     """
     failure = ""
+    session = session_after(message, conversation.session)
     if writes_session(message):
         try:
-            size = len(to_json(session_after(message, conversation.session)))
-            require_session_fits(size, conversation.session)
+            require_session_fits(len(to_json(session)), len(conversation.session))
         except ValueError as error:
             raise BotFailed(str(error)) from error
     for wait in (*WAITS_S, None):
-        session = session_after(message, conversation.session)
         try:
             async with asyncio.timeout(timeout_s):
                 return await bot.reply(message, session)
@@ -55,6 +54,8 @@ async def answer(bot: Bot, message: UserMessage, conversation: Conversation, tim
             failure = told(error)
         if wait is not None:
             await asyncio.sleep(wait * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load, keeps no secret
+            # The bot may have changed the one that it had.
+            session = session_after(message, conversation.session)
     raise BotFailed(f"{len(WAITS_S) + 1} tries failed; the last: {failure}")
 
 
@@ -78,7 +79,7 @@ def new_turn(
     """Make the turn that a reply amounts to; raises BotFailed where it is no JSON, or too large."""
     try:
         count = len(reply.responses)
-        session, session_size = measured_json_object(reply.session)
+        session = written_json_object(reply.session, conversation.session)
         said = [measured_json_object(each) for each in reply.responses]
         responses = [
             _record(message, each, index, count, conversation.message_counter + index, revision)
@@ -87,7 +88,7 @@ def new_turn(
     except Exception as error:
         raise BotFailed(f"it replied with what is no Reply of JSON objects: {told(error)}") from error
     try:
-        require_session_fits(session_size, conversation.session)
+        require_session_fits(len(session), len(conversation.session))
     except ValueError as error:
         raise BotFailed(str(error)) from error
     said_size = 0
@@ -103,7 +104,7 @@ def new_turn(
         responses,
         session,
         revision=revision,
-        size=message_size + session_size + said_size,
+        size=message_size + len(session) + said_size,
     )
 
 
@@ -145,7 +146,7 @@ def _turn(
     message: UserMessage,
     conversation: Conversation,
     responses: list[dict[str, Any]],
-    session: dict[str, Any],
+    session: bytes,
     *,
     revision: int | None = None,
     failed: bool = False,

@@ -27,7 +27,7 @@ from broker.api.limits import RateLimit, show_rate
 from broker.api.messages import LegacyMessages, Messages
 from broker.api.parts import DOORS, NEWS, PARTS, RATE_LIMIT, Parts, Ping
 from broker.api.patience import LEFT_BEHIND
-from broker.api.problems import problems, rewrite
+from broker.api.problems import rewrite
 from broker.api.receipt import ALWAYS, SERVER
 from broker.api.redrive import (
     DeadLetterRedriveView,
@@ -80,13 +80,11 @@ ROUTES = [
 
 #: How often old idempotency keys are cleared away, in seconds.
 CLEAR_EVERY_S = 600.0
-#: From the outside in.
-MIDDLEWARES = [in_hand, problems]
 
 
 def make_app(parts: Parts) -> web.Application:
     """Make the application; whoever serves it opens the parts before and closes them after."""
-    app = web.Application(middlewares=MIDDLEWARES, client_max_size=LARGEST_BODY, handler_args=HANDLER_ARGS)
+    app = web.Application(middlewares=[in_hand], client_max_size=LARGEST_BODY, handler_args=HANDLER_ARGS)
     app[PARTS] = parts
     app[BODY_ROOM] = BodyRoom(parts.settings.in_hand_bytes)
     app[DOORS] = Doors(parts.channels)

@@ -16,7 +16,7 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.typedefs import Handler
 
 from broker.api.bodies import LARGEST_BODY
-from broker.api.problems import PROBLEM_JSON, Problem
+from broker.api.problems import PROBLEM_JSON, Problem, told
 from broker.api.receipt import ALWAYS, SERVER
 
 log = structlog.get_logger()
@@ -225,12 +225,17 @@ def _written(problem: Problem) -> bytes:
 
 @web.middleware
 async def in_hand(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Tell the connection of a request while the request is in hand."""
-    connection = request.protocol
-    if not isinstance(connection, Connection):
-        return await handler(request)
-    connection.begun()
+    """Tell the connection of a request while the request is in hand, and make problems of errors.
+
+    One step for both: each costs every request.
+    """
+    connection = request.protocol if isinstance(request.protocol, Connection) else None
+    if connection is not None:
+        connection.begun()
     try:
         return await handler(request)
+    except Exception as error:
+        return told(request, error)
     finally:
-        connection.ended(request.content.is_eof())
+        if connection is not None:
+            connection.ended(request.content.is_eof())

@@ -7,7 +7,6 @@ from uuid import uuid4
 
 import structlog
 from aiohttp import web
-from aiohttp.typedefs import Handler
 from pydantic import ValidationError
 from pydantic_core import to_json
 
@@ -88,33 +87,30 @@ def faults_of(error: ValidationError, where: str) -> list[dict[str, Any]]:
     return [fault(where, each["loc"], each["msg"], each["type"]) for each in found[:MOST_FAULTS]]
 
 
-@web.middleware
-async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn whatever a handler raises into a problem."""
-    try:
-        return await handler(request)
-    except Problem as problem:
-        return problem.response()
-    except web.HTTPException as error:
-        if error.status < 400:
-            raise
-        return _of_aiohttp(request, error).response()
-    except BrokerUnavailable:
-        return unavailable(
-            "The message broker cannot take messages at the moment; try again shortly."
-        ).response()
-    except Unpublishable as error:
-        return Problem(413, f"The message broker cannot carry this message. {error}").response()
-    except RegistryUnavailable:
-        return unavailable("The database does not answer at the moment; try again shortly.").response()
-    except Exception:
-        incident = str(uuid4())
-        log.exception("api.failed", incident=incident, method=request.method, path=request.path)
-        return Problem(
-            500,
-            f"Something went wrong on our side; it is in the log as {incident}.",
-            instance=f"urn:uuid:{incident}",
-        ).response()
+def told(request: web.Request, error: Exception) -> web.StreamResponse:
+    """Make a problem of whatever a handler raised; raises again what is an answer and no error."""
+    match error:
+        case Problem():
+            return error.response()
+        case web.HTTPException() if error.status >= 400:
+            return _of_aiohttp(request, error).response()
+        case web.HTTPException():
+            raise error
+        case BrokerUnavailable():
+            return unavailable(
+                "The message broker cannot take messages at the moment; try again shortly."
+            ).response()
+        case Unpublishable():
+            return Problem(413, f"The message broker cannot carry this message. {error}").response()
+        case RegistryUnavailable():
+            return unavailable("The database does not answer at the moment; try again shortly.").response()
+    incident = str(uuid4())
+    log.error("api.failed", incident=incident, method=request.method, path=request.path, exc_info=error)
+    return Problem(
+        500,
+        f"Something went wrong on our side; it is in the log as {incident}.",
+        instance=f"urn:uuid:{incident}",
+    ).response()
 
 
 def rewrite(request: web.Request, error: web.HTTPException) -> None:

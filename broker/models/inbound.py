@@ -58,7 +58,9 @@ def _empty_for_null(value: Any) -> Any:
 def _session_that_fits(value: dict[str, Any]) -> dict[str, Any]:
     # A key with dots takes more in the session than in the request.
     if value:
-        require_session_fits(len(to_json(apply_session_data({}, value))), {})
+        session: dict[str, Any] = {}
+        apply_session_data(session, value)
+        require_session_fits(len(to_json(session)))
     return value
 
 

@@ -1,9 +1,9 @@
-"""What a message writes to the session before the bot sees it. Pure: every session is a new one."""
+"""What a message writes to the session before the bot sees it."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pydantic_core import to_json
+from pydantic_core import from_json
 
 if TYPE_CHECKING:
     from broker.models.records import UserMessage
@@ -14,33 +14,35 @@ Session = dict[str, Any]
 LARGEST_SESSION = 256 * 1024
 
 
-def apply_session_data(session: Mapping[str, Any], data: Mapping[str, Any]) -> Session:
+def apply_session_data(session: Session, data: Mapping[str, Any]) -> None:
     """Write variables to a session, in order; a key with dots (`address.city`) is a path into nested objects.
 
-    What stands in the way of a path and is no object gives way to one. The new session shares nothing with
-    the old one, nor with the data: whoever gets it may change it.
+    What stands in the way of a path and is no object gives way to one. The session shares nothing with the data:
+    whoever gets it may change it.
     """
-    changed = {key: _copy(value) for key, value in session.items()}
     for key, value in data.items():
-        _write(changed, key, value)
-    return changed
+        _write(session, key, value)
 
 
-def session_after(message: "UserMessage", session: Mapping[str, Any]) -> Session:
-    """Return the session as the bot shall see it: with the message's sessionData and what a click sets."""
-    after = apply_session_data(session, message.session_data)
+def session_after(message: "UserMessage", session: bytes) -> Session:
+    """Parse a session as the bot shall see it: with the message's sessionData and what a click sets.
+
+    Each call makes one that shares nothing with anything else.
+    """
+    after: Session = from_json(session)
+    apply_session_data(after, message.session_data)
     click = message.message.postback_message if message.message is not None else None
     for variable in click.session_data_to_set if click is not None else ():
         _write(after, variable.key, variable.value)
     return after
 
 
-def require_session_fits(size: int, before: Mapping[str, Any]) -> None:
-    """Return where a session of so many bytes can be kept; raises ValueError otherwise.
+def require_session_fits(size: int, before: int = 0) -> None:
+    """Return where a session of so many bytes can be kept, after one of `before` bytes; raises ValueError otherwise.
 
     One that was too large before may stay so, and shrink.
     """
-    if size > LARGEST_SESSION and size > len(to_json(before)):
+    if size > LARGEST_SESSION and size > before:
         raise ValueError(
             f"the session would have {size:,} bytes of JSON; at most {LARGEST_SESSION:,} are kept"
         )

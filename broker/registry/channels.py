@@ -83,7 +83,7 @@ class Channels:
     async def page(self, cursor: str | None, limit: int) -> Page:
         """Return a page of channels, newest first; raises ValueError for a cursor that is none."""
         query = newest_first(select(channels), channels.c.created_at, channels.c.id, cursor, limit)
-        async with self._db.read() as connection:
+        async with self._db.listing() as connection:
             rows = (await connection.execute(query)).all()
         return page_of(rows, limit, channel_of, lambda row: cursor_of(row.created_at, row.id))
 

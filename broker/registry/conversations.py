@@ -92,7 +92,7 @@ class Conversations:
             Loaded(
                 None if revision is None else self._channels.get(message.channel_id),
                 Conversation(
-                    key, message.channel_id, message.user.id, session or {}, counter or 0, number or 0
+                    key, message.channel_id, message.user.id, session or b"{}", counter or 0, number or 0
                 ),
                 by_id.get(message_id),
             )

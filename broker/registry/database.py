@@ -56,6 +56,26 @@ class Database:
                     raise
 
     @asynccontextmanager
+    async def listing(self) -> AsyncIterator[AsyncConnection]:
+        """Open a connection for reading a page of a list, which has an index in its order; as `read` otherwise.
+
+        PostgreSQL goes along that index, whatever it believes of the rows: were it to gather and sort them instead,
+        it would read all that match for the sake of one page.
+        """
+        if self.dialect == "sqlite":
+            async with self.read() as connection:
+                yield connection
+            return
+        with outages_told():
+            async with self.engine.connect() as connection:
+                try:
+                    await connection.exec_driver_sql("SET LOCAL enable_sort = off")
+                    yield connection
+                except (Exception, asyncio.CancelledError) as error:
+                    await _drop_where_spent(connection, error)
+                    raise
+
+    @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """Open one transaction, committed at the end; raises RegistryUnavailable while the database is away.
 

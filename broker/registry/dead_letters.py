@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, func, select, update
+from sqlalchemy import ColumnElement, Row, Select, func, literal_column, select, update
 
 from broker.registry.database import Database
 from broker.registry.pages import cursor_of, page_of, read_cursor
@@ -53,13 +53,10 @@ class DeadLetters:
         self, cursor: str | None, limit: int, *, stage: str | None = None, channel_id: str | None = None
     ) -> Page:
         """Return a page of dead letters, newest first; raises ValueError for a cursor that is none."""
-        query = select(dead_letters).where(*_filters(stage, channel_id))
-        if cursor is not None:
-            query = query.where(dead_letters.c.number < read_cursor(cursor, int)[0])
-        async with self._db.read() as connection:
-            rows = (
-                await connection.execute(query.order_by(dead_letters.c.number.desc()).limit(limit + 1))
-            ).all()
+        before = None if cursor is None else read_cursor(cursor, int)[0]
+        query = _newest_of(stage, channel_id, before).limit(limit + 1)
+        async with self._db.listing() as connection:
+            rows = (await connection.execute(query)).all()
         return page_of(rows, limit, _letter_of, lambda row: cursor_of(row.number))
 
     async def get(self, letter_id: str) -> DeadLetter | None:
@@ -109,8 +106,29 @@ class DeadLetters:
 
 _FIELDS = ("id", "stage", "reason", "detail", "channel_id", "routing_key", "headers", "body", "created_at")
 _SHOWN = (*_FIELDS, "redriven_at")
+#: The order of those that are filtered, and stage and channel in one: as broker/registry/partial_indexes.py has them.
+NEWEST_FIRST = -dead_letters.c.number
+STAGE_AND_CHANNEL: ColumnElement[str] = (
+    dead_letters.c.stage + literal_column("'/'") + dead_letters.c.channel_id
+)
 #: Bodies may be large, and a page of them is not needed to know which letters there are.
 _KEYS = [dead_letters.c.number, dead_letters.c.id]
+
+
+def _newest_of(stage: str | None, channel_id: str | None, before: int | None) -> Select[Any]:
+    """Select the newest dead letters, each filter along an index of its own, the only one with this order."""
+    query = select(dead_letters)
+    if stage is None and channel_id is None:
+        if before is not None:
+            query = query.where(dead_letters.c.number < before)
+        return query.order_by(dead_letters.c.number.desc())
+    if stage is not None and channel_id is not None:
+        query = query.where(f"{stage}/{channel_id}" == STAGE_AND_CHANNEL)
+    else:
+        query = query.where(*_filters(stage, channel_id))
+    if before is not None:
+        query = query.where(-before < NEWEST_FIRST)
+    return query.order_by(NEWEST_FIRST)
 
 
 def _filters(stage: str | None, channel_id: str | None) -> list[ColumnElement[bool]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import literal, select
+from sqlalchemy import literal_column, select
 
 from broker.registry.conversations import turn_of
 from broker.registry.database import Database
@@ -22,7 +22,7 @@ class History:
         query = select(turns).where(turns.c.conversation_key == conversation_key)
         if cursor is not None:
             query = query.where(turns.c.number < read_cursor(cursor, int)[0])
-        async with self._db.read() as connection:
+        async with self._db.listing() as connection:
             rows = (await connection.execute(query.order_by(turns.c.number.desc()).limit(limit + 1))).all()
         return page_of(rows, limit, turn_of, lambda row: cursor_of(row.number))
 
@@ -33,13 +33,14 @@ class History:
             .where(
                 turns.c.conversation_key == conversation_key,
                 turns.c.last_counter > after,
-                # Turns without a response would use up the limit.
-                turns.c.responses != literal([], turns.c.responses.type),
+                # Turns without a response would use up the limit. Written out, as the index has it: ix_turns_said.
+                turns.c.responses != literal_column("'[]'"),
             )
-            .order_by(turns.c.last_counter, turns.c.number)
+            # Each of these turns raised the counter, so no two have the same.
+            .order_by(turns.c.last_counter)
             .limit(limit)
         )
-        async with self._db.read() as connection:
+        async with self._db.listing() as connection:
             rows = (await connection.execute(query)).all()
         found = [response for row in rows for response in row.responses if response["messageCounter"] > after]
         return found[:limit]

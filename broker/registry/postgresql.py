@@ -17,6 +17,9 @@ from broker.server_urls import hosts_apart
 #: they were empty: one that reads all of a table, or of an index, for the sake of a few rows. All that is asked is
 #: looked up by keys, for which there are indexes. Compiling a plan takes longer than any of them.
 _PLANS = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off"
+#: Where a plan is made anew each time, it may lean on what it is given: that a status is `pending`, for which there
+#: is an index on a part of the rows.
+_FRESH_PLANS = f"{_PLANS}; SET plan_cache_mode = force_custom_plan"
 #: For what every message asks a plan is made once: the server likes to make one anew for each array, which takes a
 #: third of what such a statement does. Not for all else, some of which needs to know how many lanes it is asked for.
 _KEPT_PLANS = f"{_PLANS}; SET plan_cache_mode = force_generic_plan"
@@ -44,7 +47,7 @@ def make_engine(url: str, *, connect_s: float, statement_s: float, pool: int) ->
     """Make an engine of at most `pool` connections; the times to connect and for a statement are in seconds."""
     engine = create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=_connecting(url, _PLANS, connect_s, statement_s),
+        async_creator=_connecting(url, _FRESH_PLANS, connect_s, statement_s),
         pool_size=pool,
         max_overflow=0,
         pool_timeout=connect_s,

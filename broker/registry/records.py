@@ -98,7 +98,8 @@ class Conversation:
     key: str
     channel_id: str
     user_id: str
-    session: JsonObject
+    #: A JSON object, as it is written: a bot gets a new one parsed from it.
+    session: bytes
     message_counter: int
     turns: int
 

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import Row, and_, case, delete, literal, or_, select, tuple_, update
+from sqlalchemy import Row, and_, case, delete, literal, or_, select, tuple_, union_all, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.models.records import now
 from broker.partitions import partition_of
 from broker.registry.backlog import APART
 from broker.registry.database import Database
-from broker.registry.deliveries import record_of, written_out
+from broker.registry.deliveries import record_of
 from broker.registry.records import Delivery, DeliveryStatus
 from broker.registry.rows import Rows, keys, one_of
 from broker.registry.tables import backlog_lanes, deliveries, turns, webhooks
@@ -97,10 +97,9 @@ class Redrive:
         most 500: where it is cut short, those that are done stay done, and the rest is as it was.
         """
         async with self._db.read() as connection:
-            channel_id = await self._channel_of(connection, webhook_id)
-            if channel_id is None:
+            if await self._channel_of(connection, webhook_id) is None:
                 return None
-            found = (await connection.execute(_given_up(channel_id, webhook_id, since, after, limit))).all()
+            found = (await connection.execute(_given_up(webhook_id, since, after, limit))).all()
         count = 0
         for start in range(0, len(found), ROWS_A_PIECE):
             async with self._db.write() as connection:
@@ -154,23 +153,17 @@ class Redrive:
         return found
 
 
-def _given_up(
-    channel_id: str, webhook_id: str, since: datetime | None, after: Place | None, limit: int
-) -> Any:
+def _given_up(webhook_id: str, since: datetime | None, after: Place | None, limit: int) -> Any:
     place = (deliveries.c.conversation_key, deliveries.c.message_counter, deliveries.c.id)
-    query = select(*place).where(
-        # The channel says nothing new: it is what the index of the unfinished ones begins with.
-        deliveries.c.channel_id == channel_id,
-        deliveries.c.status != written_out("delivered"),
-        deliveries.c.status.in_([written_out(status) for status in GIVEN_UP]),
-        deliveries.c.webhook_id == webhook_id,
-    )
+    where = [deliveries.c.webhook_id == webhook_id]
     if since is not None:
-        query = query.where(deliveries.c.created_at >= since)
+        where.append(deliveries.c.created_at >= since)
     if after is not None:
         here = (literal(value, column.type) for value, column in zip(after, place, strict=True))
-        query = query.where(tuple_(*place) > tuple_(*here))
-    return query.order_by(*place).limit(limit)
+        where.append(tuple_(*place) > tuple_(*here))
+    # Each status by itself: asked for both at once, a plan may look for them among all that was delivered.
+    found = union_all(*(select(*place).where(*where, deliveries.c.status == status) for status in GIVEN_UP))
+    return found.order_by(*found.selected_columns).limit(limit)
 
 
 def _refusal(row: Row[Any]) -> Refusal:

@@ -10,6 +10,7 @@ import aiosqlite
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from broker.ending import to_its_end
 from broker.errors import RegistryError
 from broker.private_files import private_database
 
@@ -73,10 +74,10 @@ async def connect(path: Path, busy_s: float) -> "Connection":
     connection = Connection(opened)
     try:
         await connection
-    except sqlite3.Error:
+    except (sqlite3.Error, asyncio.CancelledError):
         # The library tells the thread to end and does not wait: at the end of the process, the thread would answer an
         # event loop that is closed.
-        await asyncio.to_thread(connection.thread_ended, THREAD_S)
+        await to_its_end(asyncio.to_thread(connection.thread_ended, THREAD_S))
         raise
     return connection
 

@@ -30,6 +30,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
+from broker.registry.written_json import WrittenJson
+
 
 class Json(TypeDecorator[Any]):
     """JSON kept as compact text: exact, fast, and without PostgreSQL's refusal of U+0000 in jsonb."""
@@ -177,7 +179,7 @@ conversations = Table(
     Column("key", Words(), primary_key=True),
     Column("channel_id", Words(64), nullable=False, index=True),
     Column("user_id", Words(), nullable=False),
-    Column("session", Json, nullable=False),
+    Column("session", WrittenJson, nullable=False),
     Column("message_counter", BigInteger, nullable=False),
     Column("turns", BigInteger, nullable=False),
     Column("updated_at", Utc, nullable=False),
@@ -198,7 +200,7 @@ turns = Table(
     Column("published", Boolean, nullable=False, server_default=text("false")),
     Column("created_at", Utc, nullable=False),
     UniqueConstraint("conversation_key", "number"),
-    Index(None, "conversation_key", "last_counter"),
+    # One more index, on a part of the rows: broker/registry/partial_indexes.py.
 )
 
 deliveries = Table(
@@ -223,8 +225,10 @@ deliveries = Table(
     # A redrive begins the schedule and the time to live anew: the attempts before it, and its moment.
     Column("attempts_before", Integer, nullable=False, server_default="0"),
     Column("redriven_at", Utc),
-    Index(None, "channel_id", "created_at", "id"),
-    # Two more indexes, on a part of the rows: broker/registry/partial_indexes.py.
+    # Each status apart, so that a list of one that is rare reads none of the others.
+    Index(None, "channel_id", "status", "created_at"),
+    Index(None, "webhook_id", "status", "created_at"),
+    # One more index, on a part of the rows: broker/registry/partial_indexes.py.
 )
 
 attempts = Table(
@@ -269,6 +273,7 @@ dead_letters = Table(
     Column("body", LargeBinary, nullable=False),
     Column("created_at", Utc, nullable=False),
     Column("redriven_at", Utc),
+    # Three more indexes, on expressions: broker/registry/partial_indexes.py.
 )
 
 idempotency_keys = Table(

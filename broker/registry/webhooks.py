@@ -94,7 +94,7 @@ class Webhooks:
         """Return a page of a channel's webhooks, newest first; raises ValueError for a rubbish cursor."""
         query = select(webhooks).where(webhooks.c.channel_id == channel_id)
         query = newest_first(query, webhooks.c.created_at, webhooks.c.id, cursor, limit)
-        async with self._db.read() as connection:
+        async with self._db.listing() as connection:
             rows = (await connection.execute(query)).all()
         return page_of(rows, limit, webhook_of, lambda row: cursor_of(row.created_at, row.id))
 

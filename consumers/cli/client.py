@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from json import dumps
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -57,12 +58,16 @@ class Client:
     ) -> Answer:
         """Call, and return the answer's JSON object, empty for a 204; raises CallFailed with what the API said."""
         try:
+            body = None if json is None else dumps(json, allow_nan=False)
+        except ValueError:
+            raise CallFailed("A number that is given is infinite or none (nan): give another.") from None
+        try:
             async with self._session.request(
                 method,
                 self.base + path,
-                json=json,
+                data=body,
                 params=params,
-                headers={"Authorization": f"Bearer {token}"},
+                headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
             ) as answer:
                 status, raw = answer.status, await answer.read()
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
@@ -72,16 +77,16 @@ class Client:
                 "with `postbote run`, or set POSTBOTE_URL to where it listens."
             ) from None
         try:
-            body = from_json(raw) if raw else {}
+            said = from_json(raw) if raw else {}
         except ValueError:
-            body = None
+            said = None
         if status >= 400:
-            raise CallFailed(_problem(self.shown, status, body), status)
-        if not isinstance(body, dict):
+            raise CallFailed(_problem(self.shown, status, said), status)
+        if not isinstance(said, dict):
             raise CallFailed(
                 f"What answers at {self.shown} is not Postbote. Set POSTBOTE_URL to where Postbote listens."
             )
-        return Answer(body)
+        return Answer(said)
 
     async def admin(self, method: str, path: str, json: object = None, **params: str | None) -> Answer:
         """Call as the administrator; parameters that are None are left out."""
@@ -109,10 +114,18 @@ async def open_client(settings: Settings) -> AsyncIterator[Client]:
 
 
 def base_url(settings: Settings) -> str:
-    """Tell where the API is: POSTBOTE_URL, or the address that a process with these settings listens on."""
+    """Tell where the API is: POSTBOTE_URL, or the address that a process with these settings listens on.
+
+    Raises CallFailed where POSTBOTE_URL is no address of HTTP.
+    """
     given = os.environ.get("POSTBOTE_URL")
     if given:
-        return given.strip().rstrip("/")
+        base = given.strip().rstrip("/")
+        if not base.startswith(("http://", "https://")):
+            raise CallFailed(
+                "POSTBOTE_URL has to begin with http:// or https://, such as http://127.0.0.1:8080: correct it."
+            )
+        return base
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
 

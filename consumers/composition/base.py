@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from broker.port import Broker, Subscription
+from broker.private_files import writable_folder
 from broker.registry.database import Database
 from broker.registry.suspects import Suspects
 from broker.settings import Settings
@@ -65,6 +66,9 @@ async def open_base(settings: Settings, stop: Stop, health: Health) -> AsyncIter
 
 
 async def _opened(settings: Settings, stop: Stop, health: Health, stack: AsyncExitStack) -> Base:
+    if settings.spool_dir is not None:
+        # Used only when memory runs short; that would be a bad moment to hear that it cannot be.
+        writable_folder(settings.spool_dir, "POSTBOTE_SPOOL_DIR")
     database = Database(settings.database)
     stack.push_async_callback(database.close)
     await outlast(database.check_schema, "start.database")

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic_core import from_json
+
 from broker.errors import BrokerUnavailable
 from broker.ids import new_message_id
 from broker.models.builders import text
@@ -13,6 +15,7 @@ from broker.models.records import BotResponse, UserMessage
 from broker.port import Envelope
 from broker.registry.conversations import Conversations, Loaded, NewTurn
 from broker.registry.database import Database
+from broker.registry.records import Conversation
 from broker.topology import DEAD, OUTBOUND
 from consumers.bot_worker import Bots, BotSession
 from consumers.bots.protocol import Bot, Reply, Session
@@ -145,8 +148,12 @@ class Answering:
         """Make a message as the API does that was not told a key of it."""
         return self.message(number, id_=new_message_id())
 
-    async def conversation(self, user: str = "ada") -> Any:
+    async def conversation(self, user: str = "ada") -> Conversation:
         """Read a conversation back."""
         probe = UserMessage.model_validate_json(self.message(0, user).body)
         (loaded,) = await Conversations(self.database).load([probe])
         return loaded.conversation
+
+    async def kept_session(self, user: str = "ada") -> Any:
+        """Read a conversation's session back."""
+        return from_json((await self.conversation(user)).session)

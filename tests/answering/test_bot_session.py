@@ -37,7 +37,7 @@ async def test_counters_go_up_without_gaps_and_every_response_knows_its_place(an
             (f"{user}-1", 1, 2),
             (f"{user}-1", 2, 2),
         ]
-        assert (await answering.conversation(user)).session == {"seen": 5}
+        assert await answering.kept_session(user) == {"seen": 5}
     await session.stop(1)
 
 
@@ -168,7 +168,7 @@ async def test_a_session_that_would_grow_beyond_what_is_kept_is_a_failed_turn_an
     (letter,) = answering.broker.dead()
     assert "300,0" in str(letter.headers[DETAIL])
     assert "262,144" in str(letter.headers[DETAIL])
-    assert (await answering.conversation()).session == {"one": None, "two": large, "seen": 4}
+    assert await answering.kept_session() == {"one": None, "two": large, "seen": 4}
     await session.stop(1)
 
 
@@ -190,7 +190,7 @@ async def test_a_bot_that_makes_a_session_or_a_response_too_large_has_failed(ans
         "the session would have 300,008 bytes of JSON; at most 262,144 are kept",
         "it said 1,100,011 bytes of JSON in one message; at most 1,048,576 are taken",
     ]
-    assert (await answering.conversation()).session == {"kept": True}
+    assert await answering.kept_session() == {"kept": True}
     await session.stop(1)
 
 
@@ -249,7 +249,7 @@ async def test_a_bot_that_recovers_in_time_has_answered_once(answering: Answerin
     await session.take([answering.message(1)])
     await answering.acks.until(1)
     assert answering.broker.dead() == []
-    assert (await answering.conversation()).session == {"seen": 1}
+    assert await answering.kept_session() == {"seen": 1}
     await session.stop(1)
 
 
@@ -311,13 +311,13 @@ async def test_a_message_that_only_writes_to_the_session_asks_no_bot_and_the_nex
     await session.take([first, answering.message(1), writing("ada", seen=20), answering.message(2)])
     await answering.acks.until(4)
     assert answering.bot.asked == ["1", "2"]
-    assert (await answering.conversation()).session == {"seen": 21, "city": "Gent"}
+    assert await answering.kept_session() == {"seen": 21, "city": "Gent"}
     assert [r.message_counter for r in answering.broker.responses("ada")] == [1, 2, 3, 4]
     assert answering.broker.dead() == []
     # What comes again writes nothing again.
     await session.take([replace(first, returned=1)])
     await answering.acks.until(5)
-    assert (await answering.conversation()).session == {"seen": 21, "city": "Gent"}
+    assert await answering.kept_session() == {"seen": 21, "city": "Gent"}
     await session.stop(1)
 
 
@@ -331,7 +331,7 @@ async def test_the_session_is_written_also_where_there_is_no_such_bot(answering:
     )
     await session.take([Envelope(record.id, record.model_dump_json().encode())])
     await answering.acks.until(1)
-    assert (await answering.conversation()).session == {"a": {"b": 1}}
+    assert await answering.kept_session() == {"a": {"b": 1}}
     assert answering.broker.dead() == []
     await session.stop(1)
 

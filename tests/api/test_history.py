@@ -54,7 +54,7 @@ async def converse(api: Any, channel_id: str, user_id: str, turns: list[list[str
             published=False,
             created_at=T0 + timedelta(seconds=number),
         )
-        conversation = Conversation(key, channel_id, user_id, {}, counter, number)
+        conversation = Conversation(key, channel_id, user_id, b"{}", counter, number)
         assert await Conversations(api.parts.database).commit([NewTurn(turn, conversation)]) == [True]
     return said
 

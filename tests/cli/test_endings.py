@@ -166,6 +166,25 @@ async def test_a_data_folder_that_cannot_be_used(tmp_path: Path) -> None:
     assert "POSTBOTE_DATA_DIR" in await below.fails("run")
 
 
+async def test_a_folder_for_bodies_that_cannot_be_used_is_told_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in ("missing", "file"):
+        here = Here(tmp_path, POSTBOTE_SPOOL_DIR=str(tmp_path / folder))
+        assert "POSTBOTE_SPOOL_DIR" in await here.fails("run")
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "localhost:8080", "file:///etc/passwd"])
+async def test_an_address_of_the_api_that_is_none_of_http_is_told(url: str, tmp_path: Path) -> None:
+    here = Here(tmp_path, POSTBOTE_URL=url, POSTBOTE_ADMIN_TOKEN="x" * 16)
+    assert "POSTBOTE_URL has to begin with http" in await here.fails("channels", "list")
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+async def test_a_number_that_is_none_is_told_as_such(number: str, tmp_path: Path) -> None:
+    here = Here(tmp_path, POSTBOTE_ADMIN_TOKEN="x" * 16)
+    assert "infinite" in await here.fails("channels", "create", "c", f"--time-to-live={number}")
+
+
 @pytest.mark.parametrize("name", ["registry.db", "queues.db"])
 async def test_a_file_that_is_no_database(name: str, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()

@@ -1,9 +1,11 @@
 """The deployment as its users meet it: compose.yaml, real images, real servers, `--scale`, and what goes wrong."""
 
 import asyncio
+import json
 import os
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import aio_pika
 import pytest
@@ -38,6 +40,56 @@ def test_what_is_missing_is_said() -> None:
     )
     assert done.returncode != 0
     assert "copy .env.example to .env and fill it" in done.stderr
+
+
+def test_limits_that_an_operator_sets_reach_every_process(tmp_path: Path) -> None:
+    wanted = {
+        "POSTBOTE_MAX_IN_FLIGHT": "1000",
+        "POSTBOTE_MAX_IN_FLIGHT_PER_WEBHOOK": "100",
+        "POSTBOTE_MAX_IN_FLIGHT_PER_ORIGIN": "500",
+        "POSTBOTE_MAX_WEBHOOKS_PER_CHANNEL": "7",
+        "POSTBOTE_RATE_LIMIT": "50",
+        "POSTBOTE_TIME_TO_LIVE_S": "3600",
+        "POSTBOTE_DISABLE_AFTER_S": "86400",
+        "POSTBOTE_WEBHOOK_TIMEOUT_S": "5",
+        "POSTBOTE_BOT_TIMEOUT_S": "10",
+    }
+    for limits in (wanted, dict.fromkeys(wanted, "")):
+        variables = dict.fromkeys(required(), "0123456789abcdef") | {
+            name: v for name, v in limits.items() if v
+        }
+        env_file = tmp_path / "env"
+        env_file.write_text("".join(f"{name}={value}\n" for name, value in variables.items()))
+        clean = {name: value for name, value in os.environ.items() if name not in wanted}
+        done = subprocess.run(
+            ["docker", "compose", "--env-file", str(env_file), "config", "--format", "json"],
+            cwd=ROOT,
+            env=clean,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        services = json.loads(done.stdout)["services"]
+        for service in ("api", "bot", "deliver"):
+            given = services[service]["environment"]
+            # An empty one has the default, as if it were not there.
+            assert {name: given[name] for name in wanted} == limits, service
+
+
+def test_rabbitmq_takes_no_more_messages_before_its_memory_is_used_up(deployment: Deployment) -> None:
+    container = deployment.containers("rabbitmq")[0]
+    has = int(docker("inspect", "-f", "{{.HostConfig.Memory}}", container))
+    status = json.loads(docker("exec", container, "rabbitmqctl", "-q", "status", "--formatter", "json"))
+    # By itself it counts on the memory of the machine, and is killed in place of refusing messages.
+    assert 0.5 * has < status["vm_memory_high_watermark_limit"] < 0.8 * has
+    wal = docker(
+        "exec", container, "rabbitmqctl", "-q", "eval", "application:get_env(ra, wal_max_size_bytes)."
+    )
+    # RabbitMQ's guide to quorum queues asks for three to four times as much memory, above what it has at rest.
+    assert (
+        int(wal.strip().removeprefix("{ok,").removesuffix("}")) * 4 < status["vm_memory_high_watermark_limit"]
+    )
 
 
 async def test_messages_arrive_while_it_is_scaled_a_worker_is_killed_and_rabbitmq_restarts(

@@ -57,10 +57,29 @@ async def test_an_open_breaker_sends_new_messages_to_the_backlog_untried_and_one
     await session.stop(1)
 
 
+async def test_webhooks_that_fail_at_the_same_moment_are_asked_at_different_ones(worker: Worker) -> None:
+    # So few that none of what fails is too much for memory before it was tried.
+    failing = [await hook(worker) for _ in range(4)]
+    worker.endpoint.failing.update((each.id, 503) for each in failing)
+    at = worker.gates.clock()
+    worker.gates.clock = lambda: at
+    session = worker.session()
+    await session.take([one for user in users(12) for one in worker.says(user)])
+
+    def waits() -> list[float]:
+        gates = [worker.gates.known(each.id) for each in failing]
+        return [0.0 if gate is None else gate.breaker.wait_s(at) for gate in gates]
+
+    await until(lambda: all(waits()), "all breakers are open")
+    assert len(set(waits())) == len(failing)
+    assert 0.025 <= min(waits()) < max(waits()) <= 0.05
+    await session.stop(0)
+
+
 async def test_what_a_hanging_webhook_holds_spills_and_the_partition_goes_on(worker: Worker) -> None:
     hanging, good = await hook(worker), await hook(worker)
     worker.endpoint.hanging.add(hanging.id)
-    session = worker.session()
+    session = worker.holding(60).session()
     await session.take([one for user in users(60) for one in worker.says(user)])
     await worker.endpoint.until(60)
     # So many wait that the others' messages find no room in the prefetch: they leave memory, untried.
@@ -79,13 +98,26 @@ async def test_many_webhooks_with_one_url_are_no_way_around_the_limit_of_each(wo
     many = [await worker.webhooks.create(worker.channel.id, url=url) for _ in range(80)]
     worker.endpoint.hanging.update(each.id for each in many if each is not None)
     good = await hook(worker)
-    session = worker.session()
-    # No more than may be held for those in trouble: the others' room is what counts here.
-    await session.take([one for user in users(20) for one in worker.says(user)])
-    await until(lambda: all(worker.order(good.id, user) == [1] for user in users(20)), "the good one has all")
+    session = worker.holding(60).session()
+    await session.take([one for user in users(40) for one in worker.says(user)])
+    await until(lambda: all(worker.order(good.id, user) == [1] for user in users(40)), "the good one has all")
+    # What waits for the server leaves memory: the messages hold up others.
     await worker.queue.until(1)
     assert worker.endpoint.most_in_flight[url] <= 128, "as many as one server may have"
     await session.stop(0)
+
+
+async def test_an_endpoint_that_only_takes_its_time_gets_all_its_places(worker: Worker) -> None:
+    slow = await hook(worker)
+    # A little more than the second after which an attempt waits on without a place of the worker.
+    worker.endpoint.takes_s[slow.id] = 1.03
+    session = worker.session()
+    await session.take([one for user in users(45) for one in worker.says(user)])
+    await until(lambda: worker.endpoint.in_flight[slow.url] == 16, "all its places are in use")
+    worker.endpoint.takes_s.clear()
+    await worker.queue.until(45)
+    assert len(worker.endpoint.delivered) == 45
+    await session.stop(1)
 
 
 async def test_a_pace_is_kept_and_holds_up_nobody_else(worker: Worker) -> None:

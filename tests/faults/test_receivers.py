@@ -27,7 +27,7 @@ from receivers import Behaviour, Receiver, good, opened
 from stage import Stage
 
 BROKEN_S = 20.0
-#: The breaker asks an endpoint that was broken for so long within half a minute, and then the backlog drains.
+#: The breaker asks an endpoint that was broken for so long within seconds, and then the backlog drains.
 REPAIRED_S = 150.0
 DOWN_S = 120.0
 

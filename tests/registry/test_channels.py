@@ -321,7 +321,7 @@ def first_turn(channel_id: str, user_id: str) -> NewTurn:
     key = f"{channel_id}/{user_id}"
     return NewTurn(
         Turn(f"m-{channel_id[-8:]}-{user_id}", key, channel_id, 1, {}, [], "answered", True, now()),
-        Conversation(key, channel_id, user_id, {}, 0, 1),
+        Conversation(key, channel_id, user_id, b"{}", 0, 1),
     )
 
 

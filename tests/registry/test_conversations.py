@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from pydantic_core import to_json
 from sqlalchemy import event
 
 from broker.models.records import UserMessage, now
@@ -55,7 +56,7 @@ def answered(
         ),
         replace(
             before,
-            session=before.session if session is None else session,
+            session=before.session if session is None else to_json(session),
             message_counter=before.message_counter + count,
             turns=before.turns + 1,
         ),
@@ -71,7 +72,7 @@ async def said(database: Database, user: str) -> list[int]:
 async def test_what_is_not_there_loads_as_a_new_conversation(database: Database) -> None:
     asked = message("u")
     [loaded] = await Conversations(database).load([asked])
-    assert loaded == Loaded(None, Conversation(f"{CHANNEL}/u", CHANNEL, "u", {}, 0, 0), None)
+    assert loaded == Loaded(None, Conversation(f"{CHANNEL}/u", CHANNEL, "u", b"{}", 0, 0), None)
 
 
 async def test_a_turn_is_loaded_as_it_was_written(database: Database) -> None:
@@ -122,9 +123,12 @@ async def test_text_that_utf8_cannot_hold_spoils_no_batch(database: Database) ->
     store = Conversations(database)
     asked = [message("good"), message("bad")]
     good, bad = (answered(each, loaded) for each, loaded in zip(asked, await store.load(asked), strict=True))
-    bad = replace(bad, conversation=replace(bad.conversation, session={"half": "an emoji: \ud83d"}))
+    half = {"messageCounter": 1, "message": {"text": "half an emoji: \ud83d"}}
+    bad = replace(bad, turn=replace(bad.turn, responses=[half]))
     assert await store.commit([good, bad]) == [True, True]
-    assert (await store.load([asked[1]]))[0].conversation.session == {"half": "an emoji: \ufffd"}
+    turn = (await store.load([asked[1]]))[0].turn
+    assert turn is not None
+    assert turn.responses == [{"messageCounter": 1, "message": {"text": "half an emoji: \ufffd"}}]
 
 
 async def test_a_conversation_that_moved_on_is_refused_and_the_others_are_written(database: Database) -> None:
@@ -138,7 +142,7 @@ async def test_a_conversation_that_moved_on_is_refused_and_the_others_are_writte
     assert await store.commit(news) == [True, False, True]
     a, b, c = await store.load(asked)
     assert (a.turn, b.turn, c.turn) == (news[0].turn, None, news[2].turn)
-    assert b.conversation.session == {}
+    assert b.conversation.session == b"{}"
     assert (b.conversation.turns, b.conversation.message_counter) == (1, 1)
     # With what it knows now, it is written.
     assert await store.commit([answered(asked[1], b)]) == [True]
@@ -206,7 +210,7 @@ async def test_a_conversation_that_was_deleted_does_not_come_back(database: Data
     await channels.delete(CHANNEL)
     assert await store.commit([answered(two, loaded[0])]) == [False]
     assert await store.load([two]) == [
-        Loaded(None, Conversation(f"{CHANNEL}/u", CHANNEL, "u", {}, 0, 0), None)
+        Loaded(None, Conversation(f"{CHANNEL}/u", CHANNEL, "u", b"{}", 0, 0), None)
     ]
 
 

@@ -202,26 +202,6 @@ async def test_deliveries_are_listed_newest_first_and_filtered(database: Databas
             assert found == expected
 
 
-async def test_the_unfinished_ones_are_found_by_their_index(database: Database) -> None:
-    # Among millions that were delivered there may be three dead ones, and someone looks for them.
-    plans: list[str] = []
-    statements: list[str] = []
-    event.listen(
-        database.engine.sync_engine, "before_cursor_execute", lambda *args: statements.append(args[2])
-    )
-    await Deliveries(database).page("ch_a", None, 10, status="dead")
-    [query] = [each for each in statements if each.startswith("SELECT")]
-    explain = "EXPLAIN QUERY PLAN " if database.dialect == "sqlite" else "EXPLAIN "
-    for value in ("'ch_a'", "11", "0"):
-        query = query.replace("?", value, 1)
-    query = query.replace("$1::VARCHAR", "'ch_a'").replace("$2::INTEGER", "11")
-    async with database.write() as connection:
-        if database.dialect == "postgresql":
-            await connection.execute(text("SET LOCAL enable_seqscan = off"))
-        plans = [str(row) for row in await connection.exec_driver_sql(explain + query)]
-    assert any("ix_deliveries_unfinished" in each for each in plans), plans
-
-
 @pytest.mark.parametrize("delivery_id", ["none", "", "a\x00", "x" * 1000])
 async def test_one_that_is_not_there_is_none(database: Database, delivery_id: str) -> None:
     assert await Deliveries(database).get(delivery_id) is None

@@ -48,7 +48,7 @@ def turn_of(asked: UserMessage) -> NewTurn:
     turn = Turn(
         asked.id, key, asked.channel_id, 1, asked.model_dump(mode="json"), [], "answered", True, now()
     )
-    return NewTurn(turn, Conversation(key, asked.channel_id, asked.user.id, {}, 0, 1))
+    return NewTurn(turn, Conversation(key, asked.channel_id, asked.user.id, b"{}", 0, 1))
 
 
 @pytest.fixture(params=["turns", "transaction"])

@@ -20,7 +20,7 @@ async def talk(database: Database, counts: list[int], key: str = KEY) -> list[Tu
         responses = [{"messageCounter": counter + n + 1, "message": {"text": "x"}} for n in range(count)]
         counter += count
         turn = Turn(f"{key}-{number}", key, "ch_a", number, {}, responses, "answered", not count, now())
-        conversation = Conversation(key, "ch_a", key.partition("/")[2], {}, counter, number)
+        conversation = Conversation(key, "ch_a", key.partition("/")[2], b"{}", counter, number)
         assert await store.commit([NewTurn(turn, conversation)]) == [True]
         made.append(turn)
     return made
@@ -35,7 +35,7 @@ async def test_turns_are_listed_newest_first_page_by_page(database: Database) ->
     # One that is written meanwhile shifts no page.
     more = replace(made[4], message_id="later", number=6, responses=[])
     assert await Conversations(database).commit(
-        [NewTurn(more, Conversation(KEY, "ch_a", "u", {}, 5, 6))]
+        [NewTurn(more, Conversation(KEY, "ch_a", "u", b"{}", 5, 6))]
     ) == [True]
     second = await history.turns(KEY, first.next_cursor, 2)
     assert second.items == [made[2], made[1]]

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from sqlalchemy.engine import make_url
 from broker.errors import RegistryError, RegistryUnavailable, SettingsError
 from broker.registry.database import Database
 from broker.registry.migration import migrate
+from broker.registry.sqlite import connect
 
 
 def with_hosts(url: str, *hosts: str) -> str:
@@ -135,3 +137,24 @@ async def check(url: str) -> None:
         await database.check_schema()
     finally:
         await database.close()
+
+
+async def test_a_connection_to_sqlite_that_is_given_up_leaves_no_thread_that_would_answer_a_loop_that_is_gone(
+    tmp_path: Path,
+) -> None:
+    before = set(threading.enumerate())
+    given_up = 0
+    for turns in [1, 2, 3] * 10:
+        opening = asyncio.create_task(connect(tmp_path / "registry.db", busy_s=1.0))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        opening.cancel()
+        await asyncio.wait({opening})
+        if opening.cancelled():
+            given_up += 1
+            new = set(threading.enumerate()) - before
+            assert not [thread for thread in new if "connection_worker" in thread.name]
+        else:
+            await opening.result().close()
+            opening.result().thread_ended(1.0)
+    assert given_up

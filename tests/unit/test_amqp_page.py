@@ -29,7 +29,7 @@ def published() -> dict[str, object]:
         }
     )
     conversation = Conversation(
-        "key", EXAMPLE["channelId"], EXAMPLE["userId"], {}, EXAMPLE["messageCounter"] - 2, 0
+        "key", EXAMPLE["channelId"], EXAMPLE["userId"], b"{}", EXAMPLE["messageCounter"] - 2, 0
     )
     said = [{"text": "Hello."}, EXAMPLE["message"], {"text": "Anything else?"}]
     turn = new_turn(message, conversation, Reply(said, {}), EXAMPLE["channelRevision"]).turn

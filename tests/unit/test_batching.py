@@ -1,9 +1,11 @@
 """Group commit: what is asked for together is done together, and fails apart."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from itertools import pairwise
 
 import pytest
+from jumping_loop import JumpingLoop
 
 from broker import batching
 from broker.batching import Batcher
@@ -131,3 +133,92 @@ async def test_a_call_that_does_not_end_is_not_waited_for_without_end(
     async with asyncio.timeout(5):
         await asyncio.wait({given_up})
     await batcher.abandon()
+
+
+def in_no_time(scene: Callable[[], Coroutine[None, None, None]]) -> None:
+    loop = JumpingLoop()
+    try:
+        loop.run_until_complete(scene())
+    finally:
+        loop.close()
+
+
+class Calls:
+    """Takes a while for each call, and notes how many items it had and when it began."""
+
+    def __init__(self) -> None:
+        self.made: list[tuple[float, int]] = []
+
+    async def run(self, items: Sequence[int]) -> Sequence[int]:
+        """Note."""
+        self.made.append((asyncio.get_running_loop().time(), len(items)))
+        await asyncio.sleep(0.001)
+        return items
+
+
+def test_company_that_never_comes_is_waited_for_ever_more_rarely() -> None:
+    async def scene() -> None:
+        calls = Calls()
+        batcher = Batcher(calls.run, busy_linger_s=0.005)
+
+        async def lane() -> None:
+            for number in range(60):
+                await batcher.submit(number)
+
+        began = asyncio.get_running_loop().time()
+        await asyncio.gather(*(lane() for _ in range(20)))
+        assert [count for _, count in calls.made] == [20] * 60
+        # Of 60 calls, eleven: the second, the fourth, the eighth, and then each eighth.
+        assert asyncio.get_running_loop().time() - began < 60 * 0.001 + 11 * 0.005
+
+    in_no_time(scene)
+
+
+def test_company_that_comes_is_waited_for_each_time() -> None:
+    async def scene() -> None:
+        calls = Calls()
+        batcher = Batcher(calls.run, busy_linger_s=0.005)
+        waiting = [batcher.put(0)]
+        for number in range(1_000):
+            waiting.append(batcher.put(number))
+            await asyncio.sleep(0.0007)
+        await asyncio.gather(*waiting)
+        gaps = [later - at for (at, _), (later, _) in pairwise(calls.made)]
+        assert min(gaps) > 0.0059, "there is a linger before each"
+
+    in_no_time(scene)
+
+
+@pytest.mark.parametrize("full", [True, False], ids=["full", "complete"])
+def test_a_call_with_all_that_it_can_have_begins_at_once(full: bool) -> None:
+    async def scene() -> None:
+        calls, loop = Calls(), asyncio.get_running_loop()
+        limit, complete = (4, None) if full else (100, lambda waiting: waiting >= 4)
+        batcher = Batcher(calls.run, limit, busy_linger_s=600.0, complete=complete)
+        await asyncio.gather(*(batcher.submit(number) for number in range(4)))
+        three = [batcher.put(number) for number in range(3)]
+        await asyncio.sleep(1.0)
+        assert len(calls.made) == 1, "it waits for the fourth"
+        fourth, at = batcher.put(3), loop.time()
+        await asyncio.gather(*three, fourth)
+        assert calls.made[1] == (at, 4)
+
+    in_no_time(scene)
+
+
+def test_company_that_cannot_come_any_more_is_not_waited_for() -> None:
+    async def scene() -> None:
+        calls = Calls()
+        coming = 3
+        batcher = Batcher(calls.run, busy_linger_s=600.0, complete=lambda waiting: waiting >= coming)
+        await asyncio.gather(*(batcher.submit(number) for number in range(3)))
+        two = [batcher.put(number) for number in range(2)]
+        await asyncio.sleep(1.0)
+        assert len(calls.made) == 1
+        coming = 2
+        batcher.look()
+        at = asyncio.get_running_loop().time()
+        await asyncio.gather(*two)
+        assert calls.made[1] == (at, 2)
+
+    in_no_time(scene)

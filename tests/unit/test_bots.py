@@ -49,7 +49,7 @@ class Talk:
     async def send(self, said: JsonObject, **fields: Any) -> list[JsonObject]:
         """Send a message, and get the bot's responses."""
         incoming = message(said, **fields)
-        reply = await self.bot.reply(incoming, session_after(incoming, self.session))
+        reply = await self.bot.reply(incoming, session_after(incoming, json.dumps(self.session).encode()))
         self.session = json.loads(json.dumps(reply.session))
         return list(reply.responses)
 

@@ -49,7 +49,7 @@ class TestLegacyForm:
                 ),
             }
         }
-        assert session_after(message, {}) == {"address": {"city": "Gent"}, "n": None}
+        assert session_after(message, b"{}") == {"address": {"city": "Gent"}, "n": None}
         assert UserMessage.model_validate_json(message.model_dump_json()) == message
 
     def test_reads_a_click_as_buttons_in_the_field_have_it(self) -> None:
@@ -67,10 +67,10 @@ class TestLegacyForm:
         assert message.message is not None
         assert message.message.postback_message is not None
         assert message.message.postback_message.next_dialogstate_id == "3050"
-        assert session_after(message, {}) == {"location": "Gent", "both": "params"}
+        assert session_after(message, b"{}") == {"location": "Gent", "both": "params"}
         assert UserMessage.model_validate_json(message.model_dump_json()) == message
         message = read_legacy(json.dumps({**click, "params": None}))
-        assert session_after(message, {}) == {"location": "Gent", "both": "parameters"}
+        assert session_after(message, b"{}") == {"location": "Gent", "both": "parameters"}
 
     def test_reads_a_click_that_sets_nothing(self) -> None:
         message = read_legacy(
