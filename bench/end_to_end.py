@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from bench.accepting import answering
 from bench.deployment import ADMIN, deployed
-from bench.load import send_at
+from bench.load import CONNECTIONS, send_at
 from bench.processes import Child, Meter, start
 from bench.receiver import Nginx
 from bench.responses import Expected
@@ -158,7 +158,9 @@ async def find_rate(running: Way, hold_s: float, most: float = 20_000.0) -> Held
 async def hold(running: Way, rate: float, seconds: float) -> Held:
     """Send at a rate, and wait until all has arrived; raises SystemExit where something did not, or out of order."""
     before, seen = running.meter.read(), running.receiver.lines()
-    sent = await send_at(rate, seconds, running.url, running.token)
+    # No more connections than are used each second: the API closes one that asks for nothing.
+    connections = min(CONNECTIONS, max(2, int(rate)))
+    sent = await send_at(rate, seconds, running.url, running.token, connections=connections)
     if sent.refused:
         raise SystemExit(f"{sent.refused} messages were refused at {rate:.0f} a second")
     deadline = time.monotonic() + SETTLE_S

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from servers.process import free_port
+from sqlalchemy import func, select
 
 from bench.accepting import answering
 from bench.deployment import deployed
@@ -25,6 +26,7 @@ from broker.partitions import conversation_key, partition_of
 from broker.registry.channels import Channels
 from broker.registry.database import Database
 from broker.registry.records import Channel, Webhook
+from broker.registry.tables import turns
 from broker.registry.webhooks import Webhooks
 
 PARTITIONS = 16
@@ -47,8 +49,8 @@ class Busy:
     bot: str = "echo"
     #: True where the quiet ones are of the same channel, and so have the same endpoint and bot.
     same_channel: bool = False
-    #: How long they are busy before the quiet ones begin, in seconds.
-    lead_s: float = 0.0
+    #: How long they are busy before the quiet ones begin, in seconds; None where their bot has answered all by then.
+    lead_s: float | None = 0.0
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,10 @@ async def measure_beside(servers: Servers, busy: Busy, quiet: Quiet, *, embedded
         await asyncio.sleep(1.0)
         sending = asyncio.create_task(_send(of_busy, busy.rate, busy.seconds, busy_users))
         try:
-            await asyncio.sleep(busy.lead_s)
+            if busy.lead_s is None:
+                await _answered(database, of_busy, len((await sending).due))
+            else:
+                await asyncio.sleep(busy.lead_s)
             sent = await _send(of_quiet, quiet.rate, quiet.seconds, quiet_users)
             return await _waits(of_quiet, sent, len(quiet_users))
         finally:
@@ -181,6 +186,16 @@ async def _send(side: Side, rate: float, seconds: float, users: Sequence[str]) -
     if sent.refused:
         raise SystemExit(f"{sent.refused} messages were refused at {rate:.0f} a second")
     return sent
+
+
+async def _answered(database: Database, side: Side, number: int) -> None:
+    query = select(func.count()).select_from(turns).where(turns.c.channel_id == side.channel.id)
+    async with asyncio.timeout(PATIENCE_S):
+        answered = 0
+        while answered < number:
+            await asyncio.sleep(0.1)
+            async with database.read() as connection:
+                answered = (await connection.execute(query)).scalar_one()
 
 
 async def _waits(side: Side, sent: Sent, users: int) -> Waits:

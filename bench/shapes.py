@@ -37,7 +37,7 @@ async def shapes(on: Servers, quick: bool) -> list[Row]:
 
 
 async def _endpoints_of_others(on: Servers, quick: bool) -> list[Row]:
-    slow = Busy(rate=300, seconds=1, answer_s=0.2, lead_s=2)
+    slow = Busy(rate=300, seconds=1, answer_s=0.2, lead_s=None)
     one = Quiet(rate=20, users=1, seconds=6 if quick else 20)
     talking = Busy(rate=60, seconds=15 if quick else 40, answer_s=0.1, same_channel=True, lead_s=5)
     many = Quiet(rate=50, users=100, seconds=8 if quick else 30)
