@@ -1,8 +1,8 @@
 """The doors: which channels exist and which tokens open them, cached for the hot path.
 
 A known door is served at once. One in use that nothing has confirmed for a second is looked at in the background, by
-its channel's revision and tokens, many at a time; what is announced as changed is forgotten; and nothing is served for
-longer than BELIEVED_S after its last confirmation. What this process changed is seen at once.
+its channel's revision and tokens, many at a time; what is announced as changed is forgotten; and nothing is served
+for longer than BELIEVED_S after its last confirmation. What this process changed is seen at once.
 """
 
 import asyncio
