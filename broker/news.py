@@ -1,4 +1,4 @@
-"""News: tells the workers at once that a channel or its webhooks changed.
+"""News: tells the workers and the other API processes at once that a channel or its webhooks changed.
 
 A courtesy: without it they see the change a few seconds later, and what a bot says after the change reaches the
 right webhooks anyhow. So it is never waited for, and what cannot be told is dropped.
@@ -6,8 +6,12 @@ right webhooks anyhow. So it is never waited for, and what cannot be told is dro
 
 import asyncio
 import json
+from collections.abc import Callable
+from contextlib import suppress
 
-from broker.errors import BrokerUnavailable
+from pydantic_core import from_json
+
+from broker.errors import BrokerUnavailable, SubscriptionLost
 from broker.port import Broker
 
 #: The event of such an announcement: `{"event": "changed", "channel": "<channel id>"}`.
@@ -16,6 +20,10 @@ CHANGED = "changed"
 MOST_UNTOLD = 1000
 #: Seconds that telling what is left may take at the end.
 CLOSE_TIMEOUT_S = 1.0
+#: Who lost its hold on the news listens anew after so many seconds.
+AGAIN_S = 0.5
+#: Who heard nothing for so many seconds listens anew: its queue may be gone without a word. Workers tell each second.
+DEAF_AFTER_S = 30.0
 
 
 class ChannelNews:
@@ -50,3 +58,28 @@ class ChannelNews:
             except BrokerUnavailable:
                 # Each further one would wait as long in vain.
                 self._untold.clear()
+
+
+async def hear_of_changes(broker: Broker, on_channel: Callable[[str], None]) -> None:
+    """Pass the id of each channel that is announced as changed on, until cancelled."""
+    while True:
+        with suppress(SubscriptionLost, BrokerUnavailable, TimeoutError):
+            async with broker.listen() as announcements:
+                while True:
+                    async with asyncio.timeout(DEAF_AFTER_S):
+                        body = await announcements.receive()
+                    if (channel_id := changed_channel(body)) is not None:
+                        on_channel(channel_id)
+        await asyncio.sleep(AGAIN_S)
+
+
+def changed_channel(body: bytes) -> str | None:
+    """Return the channel that an announcement tells of; None where it tells of something else, or is none."""
+    try:
+        note = from_json(body)
+    except ValueError:
+        return None
+    if not isinstance(note, dict) or note.get("event") != CHANGED:
+        return None
+    channel_id = note.get("channel")
+    return channel_id if isinstance(channel_id, str) else None

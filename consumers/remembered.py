@@ -18,7 +18,7 @@ MOST_BYTES = 4 * 2**20
 BYTES_EACH = 700
 #: Messages of each conversation of which it is known that they are answered.
 ANSWERED = 4
-#: Channels remembered, as they were when they were last loaded.
+#: Channels remembered, as they were when they were last loaded; the one that was used longest ago goes first.
 MOST_CHANNELS = 10_000
 
 
@@ -41,7 +41,7 @@ class Remembered:
         self._most_bytes = most_bytes
         self._bytes = 0
         self._known: OrderedDict[str, _Known] = OrderedDict()
-        self._channels: dict[str, Channel] = {}
+        self._channels: OrderedDict[str, Channel] = OrderedDict()
 
     def of(self, message: UserMessage) -> Loaded | None:
         """Return what is known of a message that comes for the first time; None where it has to be loaded.
@@ -55,6 +55,7 @@ class Remembered:
         if message.id in known.answered or not made_for_one(message.id):
             return None
         self._known.move_to_end(key)
+        self._channels.move_to_end(channel.id)
         conversation = Conversation(
             key, message.channel_id, message.user.id, known.session, known.message_counter, known.turns
         )
@@ -62,9 +63,10 @@ class Remembered:
 
     def loaded(self, channel: Channel) -> None:
         """Remember a channel as it was loaded."""
-        if len(self._channels) >= MOST_CHANNELS:
-            self._channels.clear()
         self._channels[channel.id] = channel
+        self._channels.move_to_end(channel.id)
+        if len(self._channels) > MOST_CHANNELS:
+            self._channels.popitem(last=False)
 
     def written(self, new: NewTurn) -> None:
         """Remember a conversation as it was written."""

@@ -37,7 +37,7 @@ from broker.api.redrive import (
 )
 from broker.api.webhooks import ChannelWebhooksView, WebhookSecretView, WebhookTestView, WebhookView
 from broker.errors import RegistryUnavailable
-from broker.news import ChannelNews
+from broker.news import ChannelNews, hear_of_changes
 from broker.registry.idempotency import IdempotencyKeys
 
 log = structlog.get_logger()
@@ -98,6 +98,7 @@ def make_app(parts: Parts) -> web.Application:
     app.on_response_prepare.append(show_rate)
     app.on_response_prepare.append(sign_off)
     app.cleanup_ctx.append(_close_doors)
+    app.cleanup_ctx.append(_hear_news)
     app.cleanup_ctx.append(_clear_keys)
     return app
 
@@ -120,6 +121,15 @@ async def _close_doors(app: web.Application) -> AsyncIterator[None]:
     left: set[asyncio.Task[Any]] = app[LEFT_BEHIND]
     while left:
         await asyncio.wait(left)
+
+
+async def _hear_news(app: web.Application) -> AsyncIterator[None]:
+    hearing = asyncio.create_task(
+        hear_of_changes(app[PARTS].broker, app[DOORS].forget), name="channel-news-heard"
+    )
+    yield
+    hearing.cancel()
+    await asyncio.gather(hearing, return_exceptions=True)
 
 
 async def _clear_keys(app: web.Application) -> AsyncIterator[None]:

@@ -1,7 +1,7 @@
 """The counter: takes a message in where nothing has to be waited for but the broker.
 
-Nearly every message comes so: its channel was asked for within the last second, its body is here, and it has no
-Idempotency-Key. Then what the view does in general steps is done here in fewer, to the same end.
+Nearly every message comes so: its channel is known and believed, its body is here, and it has no Idempotency-Key.
+Then what the view does in general steps is done here in fewer, to the same end.
 """
 
 from aiohttp import web

@@ -1,6 +1,6 @@
 """Channels and their access tokens. Every change raises the channel's revision, by which caches know."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,11 @@ from broker.models.records import now
 from broker.registry.database import Database
 from broker.registry.pages import cursor_of, newest_first, page_of
 from broker.registry.records import Channel, Page
+from broker.registry.rows import keys, one_of
 from broker.registry.tables import channels, conversations, tokens, turns
 
+#: A channel's revision, and the hashes of its tokens: these may be changed by hand, which raises no revision.
+DoorState = tuple[int, frozenset[str]]
 #: How much one transaction clears away: more would run out of time, and keep SQLite's other writers waiting.
 ROWS_A_PIECE = 2000
 
@@ -24,12 +27,23 @@ class Door:
     channel: Channel
     token_hashes: frozenset[str]
 
+    @property
+    def state(self) -> DoorState:
+        """What differs where the door is out of date."""
+        return self.channel.revision, self.token_hashes
+
 
 class Channels:
     """Reads and writes channels."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        joined = channels.outerjoin(tokens, tokens.c.channel_id == channels.c.id)
+        of_given = one_of(database.dialect, channels.c.id)
+        self._doors = select(channels, tokens.c.hash).select_from(joined).where(of_given)
+        self._states = (
+            select(channels.c.id, channels.c.revision, tokens.c.hash).select_from(joined).where(of_given)
+        )
 
     async def create(
         self,
@@ -115,18 +129,26 @@ class Channels:
                     cleared = (await connection.execute(delete(key.table).where(key.in_(some)))).rowcount
         return bool(gone.rowcount)
 
-    async def door(self, channel_id: str) -> Door | None:
-        """Return what the HTTP door asks of a channel; None where there is no such channel."""
-        query = (
-            select(channels, tokens.c.hash)
-            .outerjoin(tokens, tokens.c.channel_id == channels.c.id)
-            .where(channels.c.id == channel_id)
-        )
+    async def doors(self, channel_ids: Iterable[str]) -> dict[str, Door]:
+        """Return what the HTTP door asks of channels, by their ids; those that do not exist are not in it."""
+        found: dict[str, tuple[Channel, set[str]]] = {}
         async with self._db.read() as connection:
-            rows = (await connection.execute(query)).all()
-        if not rows:
-            return None
-        return Door(channel_of(rows[0]), frozenset(row.hash for row in rows if row.hash is not None))
+            for row in await connection.execute(self._doors, keys(self._db.dialect, channel_ids)):
+                if row.id not in found:
+                    found[row.id] = channel_of(row), set()
+                if row.hash is not None:
+                    found[row.id][1].add(row.hash)
+        return {channel.id: Door(channel, frozenset(hashes)) for channel, hashes in found.values()}
+
+    async def states(self, channel_ids: Iterable[str]) -> dict[str, DoorState]:
+        """Return by what a door that is out of date is told, by channels' ids; those that do not exist have none."""
+        found: dict[str, tuple[int, set[str]]] = {}
+        async with self._db.read() as connection:
+            for row in await connection.execute(self._states, keys(self._db.dialect, channel_ids)):
+                hashes = found.setdefault(row.id, (row.revision, set()))[1]
+                if row.hash is not None:
+                    hashes.add(row.hash)
+        return {channel_id: (revision, frozenset(hashes)) for channel_id, (revision, hashes) in found.items()}
 
 
 def channel_of(row: Row[Any]) -> Channel:

@@ -1,5 +1,6 @@
 """Conversations and turns, as the bot worker loads and writes them: many at a time, in a few statements."""
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -16,8 +17,8 @@ from broker.registry.records import Channel, Conversation, Turn
 from broker.registry.rows import Rows, keys
 from broker.registry.turn_statements import TurnStatements
 
-#: Channels remembered as they were when they were last met.
-MOST_CHANNELS = 10_000
+#: Channels remembered as they were when they were last met, of about 1 KB; the one met longest ago goes first.
+MOST_CHANNELS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Conversations:
         self._statements = TurnStatements(database.dialect)
         self._writer = _writer(database, self._statements.rows)
         #: As they were at their last revision that was met.
-        self._channels: dict[str, Channel] = {}
+        self._channels: OrderedDict[str, Channel] = OrderedDict()
 
     async def load(self, messages: Sequence[UserMessage]) -> list[Loaded]:
         """Load what is known of each message, in one query whatever their number, as it is at one moment.
@@ -77,20 +78,20 @@ class Conversations:
         async with self._db.read() as connection:
             found = await connection.execute(statements.load, statements.wanted.given(wanted))
             rows = sorted(map(tuple, found), key=itemgetter(0))
-            unknown = {
-                message.channel_id
-                for message, (_, revision, *_) in zip(messages, rows, strict=True)
-                if revision is not None and not self._knows(message.channel_id, revision)
-            }
-            if unknown:
-                await self._read_channels(connection, unknown)
+            # Of these messages alone: what is remembered of the others may go meanwhile.
+            channels: dict[str, Channel | None] = {}
+            for message, (_, revision, *_) in zip(messages, rows, strict=True):
+                if revision is not None:
+                    channels[message.channel_id] = self._known(message.channel_id, revision)
+            if unknown := [channel_id for channel_id, channel in channels.items() if channel is None]:
+                channels |= await self._read_channels(connection, unknown)
             by_id: dict[str, Turn] = {}
             if written := [row[2] for row in rows if row[2] is not None]:
                 earlier = await connection.execute(statements.turns, keys(dialect, written))
                 by_id = {row.message_id: turn_of(row) for row in earlier}
         return [
             Loaded(
-                None if revision is None else self._channels.get(message.channel_id),
+                None if revision is None else channels[message.channel_id],
                 Conversation(
                     key, message.channel_id, message.user.id, session or b"{}", counter or 0, number or 0
                 ),
@@ -117,15 +118,24 @@ class Conversations:
         """Remember that the responses of these turns are on the broker."""
         await self._writer.mark(message_ids)
 
-    def _knows(self, channel_id: str, revision: int) -> bool:
+    def _known(self, channel_id: str, revision: int) -> Channel | None:
         known = self._channels.get(channel_id)
-        return known is not None and known.revision == revision
+        if known is None or known.revision != revision:
+            return None
+        self._channels.move_to_end(channel_id)
+        return known
 
-    async def _read_channels(self, connection: AsyncConnection, wanted: Iterable[str]) -> None:
-        if len(self._channels) > MOST_CHANNELS:
-            self._channels.clear()
-        for row in await connection.execute(self._statements.channels, keys(self._db.dialect, wanted)):
-            self._channels[row.id] = channel_of(row)
+    async def _read_channels(
+        self, connection: AsyncConnection, wanted: Iterable[str]
+    ) -> dict[str, Channel | None]:
+        rows = await connection.execute(self._statements.channels, keys(self._db.dialect, wanted))
+        read: dict[str, Channel | None] = {}
+        for row in rows:
+            channel = read[row.id] = self._channels[row.id] = channel_of(row)
+            self._channels.move_to_end(channel.id)
+        while len(self._channels) > MOST_CHANNELS:
+            self._channels.popitem(last=False)
+        return read
 
 
 def _writer(database: Database, rows: Rows) -> TurnWriter:

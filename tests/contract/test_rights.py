@@ -100,7 +100,7 @@ async def bind(exchange: str, channel: aio_pika.abc.AbstractChannel) -> None:
     await queue.bind(exchange, "#")
 
 
-async def test_the_workers_users_may_do_what_workers_do(make_rabbit: MakeBroker, node: Node) -> None:
+async def test_the_users_of_the_processes_may_do_what_these_do(make_rabbit: MakeBroker, node: Node) -> None:
     # The administrator's start declares and binds.
     async with shipped(node, "postbote-admin") as url:
         admin = RabbitBroker(url, Topology(4))
@@ -124,3 +124,15 @@ async def test_the_workers_users_may_do_what_workers_do(make_rabbit: MakeBroker,
         finally:
             await bot.close()
             await deliver.close()
+    async with shipped(node, "postbote-api") as url:
+        api = RabbitBroker(url, Topology(4))
+        try:
+            async with asyncio.timeout(30):
+                await api.start(patient=False)
+                await api.publish(INBOUND, Envelope("in", b"{}", inbound_key("ch_1", 0)))
+                # Another API process tells of tokens that open nothing any more.
+                async with api.listen() as announcements:
+                    await api.announce(b"changed")
+                    assert await announcements.receive() == b"changed"
+        finally:
+            await api.close()

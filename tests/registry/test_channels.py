@@ -29,8 +29,8 @@ async def test_a_channel_is_read_as_it_was_created(database: Database) -> None:
     assert (channel.name, channel.bot["prefix"], channel.verify_token) == ("Parcels", "a\x00b 🐘", "v3rify")
     assert before <= channel.created_at <= now()
     assert await store.get(channel.id) == channel
-    door = await store.door(channel.id)
-    assert door is not None
+    door = (await store.doors([channel.id, "ch_gone"]))[channel.id]
+    assert (await store.states([channel.id, "ch_gone"])) == {channel.id: (1, frozenset({token_hash(token)}))}
     assert (door.channel, door.token_hashes) == (channel, frozenset({token_hash(token)}))
 
 
@@ -49,7 +49,7 @@ async def test_a_channel_may_be_given_its_id_and_token(database: Database) -> No
 async def test_what_is_not_there_is_none(database: Database, channel_id: str) -> None:
     channels, hooks = Channels(database), Webhooks(database)
     assert await channels.get(channel_id) is None
-    assert await channels.door(channel_id) is None
+    assert await channels.doors([channel_id]) == await channels.states([channel_id]) == {}
     assert await channels.update(channel_id, {"name": "b"}) is None
     assert not await channels.delete(channel_id)
     assert await hooks.create(channel_id, url="https://example.com") is None

@@ -402,3 +402,14 @@ async def test_a_commit_that_is_cancelled_leaves_the_store_usable(database: Data
             assert len({each.turn is None for each in known}) == 1
             again = await store.commit(news)
         assert again == [each.turn is None for each in known]
+
+
+async def test_messages_of_more_channels_than_are_remembered_have_theirs_each(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.registry.conversations.MOST_CHANNELS", 2)
+    channels, store = Channels(database), Conversations(database)
+    ids = [(await channels.create("test", {}))[0].id for _ in range(6)]
+    await store.load([message("ada", channel_id=each) for each in ids[:3]])
+    loaded = await store.load([message("ada", channel_id=each) for each in [*ids, "ch_gone"]])
+    assert [None if each.channel is None else each.channel.id for each in loaded] == [*ids, None]

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -126,3 +126,18 @@ async def test_turns_do_not_fail_again_for_the_mark_that_they_failed_with() -> N
         await mark
     assert store.asked == [(1, []), (1, []), (0, ["a"])]
     await turns.close()
+
+
+def test_of_very_many_channels_the_one_that_was_used_longest_ago_goes_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("consumers.remembered.MOST_CHANNELS", 2)
+    remembered = Remembered()
+    remembered.written(turn(message(), {}))
+    remembered.loaded(CHANNEL)
+    for number in range(10):
+        remembered.loaded(replace(CHANNEL, id=f"ch_{number}"))
+        assert remembered.of(message()) is not None, "it is used all the time"
+    for number in range(2):
+        remembered.loaded(replace(CHANNEL, id=f"ch_{number}"))
+    assert remembered.of(message()) is None
