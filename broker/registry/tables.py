@@ -255,6 +255,28 @@ backlog_lanes = Table(
     Index(None, "partition", "webhook_id"),
 )
 
+waiting_messages = Table(
+    "waiting_messages",
+    metadata,
+    # Counts up, also over rows that are deleted: it orders the messages of a lane.
+    Column("number", Counting, primary_key=True, autoincrement=True),
+    Column("partition", Integer, nullable=False),
+    Column("channel_id", Words(64), nullable=False),
+    Column("conversation_key", Words(), nullable=False),
+    Column("message_id", Words(36), nullable=False),
+    # As it came on its queue: JSON in UTF-8 that was read once, so nothing in it has to be replaced.
+    Column("body", Text, nullable=False),
+    Column("routing_key", Words(), nullable=False),
+    Column("headers", Json, nullable=False),
+    # How often it was in the hands of a session that did not finish it.
+    Column("returned", Integer, nullable=False),
+    Column("created_at", Utc, nullable=False),
+    UniqueConstraint("conversation_key", "message_id"),
+    Index(None, "conversation_key", "number"),
+    Index(None, "partition", "channel_id", "number"),
+    sqlite_autoincrement=True,
+)
+
 dead_letters = Table(
     "dead_letters",
     metadata,
