@@ -87,6 +87,17 @@ class Shares:
         held = self._held.get(owner, 0)
         return held * owner_s > part and lane * self._lanes.get(owner, 1) >= held
 
+    def room(self, owner: str, owner_s: float) -> int:
+        """Return how many more places an owner may take that nobody has asked for yet, with what waits elsewhere.
+
+        No more than its part, and no more than is taken before anything is short. At least one where it has none, so
+        that what waits goes on.
+        """
+        free = max(self._places - self.taken, self._least)
+        part = free if owner_s <= PATIENCE_S else int(free * PATIENCE_S / owner_s)
+        held = self._held.get(owner, 0)
+        return max(min(part, self._short_from) - held, 0 if held else 1)
+
 
 def patience_s(busy: float) -> float:
     """Return how long a lane may take without giving way, for a process that is at work for that part of the time."""

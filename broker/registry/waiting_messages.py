@@ -26,9 +26,10 @@ from sqlalchemy import (
 
 from broker.models.records import now
 from broker.port import HeaderValue
+from broker.registry.columns import Counting
 from broker.registry.database import Database, insert_into
 from broker.registry.rows import Rows
-from broker.registry.tables import Counting, waiting_messages
+from broker.registry.tables import waiting_messages
 
 #: A page of a lane has no more than this, in bytes of messages, beside its first.
 PAGE_BYTES = 32 * 1024
@@ -202,11 +203,12 @@ def _page_of(key: str, after: int, limit: int) -> Select[Any]:
 def _bounded(pages: Select[Any], size: Callable[[ColumnElement[Any]], ColumnElement[Any]]) -> Select[Any]:
     """Select of each lane's page up to `PAGE_BYTES`, and its first in any case; each row says how many there were."""
     page = pages.subquery("page")
-    of_lane = {"partition_by": page.c.conversation_key}
-    before = func.sum(size(page.c.body)).over(**of_lane, order_by=page.c.number, rows=(None, -1))
-    added = select(
-        page, func.coalesce(before, 0).label("bytes_before"), func.count().over(**of_lane).label("found")
-    ).subquery("added")
+    lane = page.c.conversation_key
+    before = func.sum(size(page.c.body)).over(partition_by=lane, order_by=page.c.number, rows=(None, -1))
+    found = func.count().over(partition_by=lane)
+    added = select(page, func.coalesce(before, 0).label("bytes_before"), found.label("found")).subquery(
+        "added"
+    )
     return select(added).where(added.c.bytes_before < PAGE_BYTES).order_by(added.c.number)
 
 

@@ -1,0 +1,109 @@
+"""Giving way: takes the messages of a partition in, and has lanes wait in the registry where its prefetch runs short.
+
+Who gives way says consumers.shares, by how long the channel's bot takes. Lanes of a bot that hangs give way before
+they are begun, or with the message that it is answering; those that wait behind a slow answer of their own give way
+with all that waits.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from broker.models.records import UserMessage
+from broker.port import Envelope
+from consumers.bot_times import BotTimes
+from consumers.lanes import Lanes
+from consumers.shares import Shares
+from consumers.taken import Taken, TakenLane, places_of
+from consumers.waiting_lanes import WaitingLanes
+
+log = structlog.get_logger()
+
+#: While the prefetch is short, lanes are looked at again after so many seconds: no message comes where it is full.
+LOOK_S = 0.25
+
+
+class GivingWay:
+    """Puts each message into its lane, or behind those of its lane that wait."""
+
+    def __init__(
+        self,
+        lanes: Lanes[str, Taken],
+        waiting: WaitingLanes,
+        shares: Shares,
+        times: BotTimes,
+        patience_s: Callable[[], float],
+        bytes_each: int,
+    ) -> None:
+        self._lanes = lanes
+        self._waiting = waiting
+        self._shares = shares
+        self._times = times
+        self._patience_s = patience_s
+        self._bytes_each = bytes_each
+        self._looking: asyncio.TimerHandle | None = None
+
+    def put(self, key: str, envelope: Envelope, message: UserMessage) -> None:
+        """Take a message in, behind all of its conversation."""
+        taken = Taken(envelope, message, places_of(envelope.body, self._bytes_each))
+        shares = self._shares
+        shares.take(taken.places)
+        if not shares.short:
+            if self._waiting and self._waiting.waits(key, taken.channel_id, self.room):
+                self._waiting.park(key, taken)
+            else:
+                self._put(key, taken)
+            return
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().call_later(LOOK_S, self._look)
+        if key not in self._lanes and self._gives_way(taken.channel_id, [taken]):
+            log.debug("lane.parked", conversation=key, messages=1)
+            self._waiting.park(key, taken)
+        elif self._waiting and self._waiting.waits(key, taken.channel_id, self.room):
+            self._waiting.park(key, taken)
+        elif (lane := self._put(key, taken)) is not None:
+            self._look_at(lane)
+
+    def leave(self, lane: TakenLane) -> None:
+        """Take the first message off its lane."""
+        taken = lane.items.popleft()
+        self._shares.let_go(taken.channel_id, taken.places, lane_ended=not lane.items)
+
+    def room(self, channel_id: str) -> int:
+        """Return how many more lanes of a channel may be taken up that wait."""
+        return self._shares.room(channel_id, self._times.expected_s(channel_id))
+
+    def stop(self) -> None:
+        """Look no more."""
+        if self._looking is not None:
+            self._looking.cancel()
+
+    def _put(self, key: str, taken: Taken) -> TakenLane | None:
+        lane = self._lanes.put(key, taken)
+        if lane is not None:
+            self._shares.hold(taken.channel_id, taken.places, new_lane=len(lane.items) == 1)
+        return lane
+
+    def _look(self) -> None:
+        self._looking = None
+        if self._shares.short:
+            self._looking = asyncio.get_running_loop().call_later(LOOK_S, self._look)
+            for lane in list(self._lanes):
+                if lane.items:
+                    self._look_at(lane)
+
+    def _look_at(self, lane: TakenLane) -> None:
+        items = lane.items
+        if not items[-1].waits and self._gives_way(items[0].channel_id, items):
+            log.debug("lane.parked", conversation=lane.key, messages=len(items))
+            self._waiting.give_way(lane)
+
+    def _gives_way(self, channel_id: str, lane: Sequence[Taken]) -> bool:
+        each_s = self._times.expected_s(channel_id)
+        patience_s = self._patience_s()
+        if len(lane) * each_s <= patience_s:
+            # Neither is the lane settled later than that, nor what comes to the channel.
+            return False
+        places = sum([taken.places for taken in lane])
+        return self._shares.gives_way(channel_id, places, len(lane) * each_s, each_s, patience_s)
