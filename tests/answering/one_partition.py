@@ -17,7 +17,7 @@ from broker.registry.channels import Channels
 from broker.registry.conversations import Conversations
 from broker.registry.database import Database
 from broker.registry.suspects import Suspects
-from broker.registry.waiting_messages import WaitingMessages
+from broker.registry.waiting_messages import WaitingMessage, WaitingMessages
 from broker.topology import INBOUND, inbound_key, inbound_queue, outbound_queue
 from consumers.asking import Answering, Bots
 from consumers.bot_times import BotTimes
@@ -88,7 +88,29 @@ class OnePartition:
 
     async def say(self, channel: str, said: Sequence[tuple[str, str]]) -> None:
         """Publish what users say, in that order."""
-        key = inbound_key(channel, PARTITION)
+        messages = self._messages(channel, said)
+        for start in range(0, len(messages), 100):
+            await asyncio.gather(
+                *(self.broker.publish(INBOUND, each) for each in messages[start : start + 100])
+            )
+
+    async def leave_waiting(self, channel: str, said: Sequence[tuple[str, str]], returned: int = 0) -> None:
+        """Have what users say wait, as a worker that is gone left it."""
+        rows = [
+            WaitingMessage(
+                PARTITION,
+                channel,
+                conversation_key(channel, user),
+                envelope.id,
+                envelope.body,
+                envelope.routing_key,
+                returned=returned,
+            )
+            for envelope, (user, _) in zip(self._messages(channel, said), said, strict=True)
+        ]
+        await WaitingMessages(self.database).add(rows)
+
+    def _messages(self, channel: str, said: Sequence[tuple[str, str]]) -> list[Envelope]:
         messages = [
             UserMessage(
                 id=new_message_id(),
@@ -98,13 +120,8 @@ class OnePartition:
             )
             for user, words in said
         ]
-        for start in range(0, len(messages), 100):
-            await asyncio.gather(
-                *(
-                    self.broker.publish(INBOUND, Envelope(each.id, each.model_dump_json().encode(), key))
-                    for each in messages[start : start + 100]
-                )
-            )
+        key = inbound_key(channel, PARTITION)
+        return [Envelope(each.id, each.model_dump_json().encode(), key) for each in messages]
 
     @asynccontextmanager
     async def served(self) -> AsyncIterator[None]:
@@ -155,9 +172,9 @@ class OnePartition:
             await asyncio.gather(listening, return_exceptions=True)
 
     async def until_said(self, count: int, users: Sequence[str]) -> None:
-        """Wait until so much was said to these users together."""
+        """Wait until so many different things were said to these users together."""
         async with asyncio.timeout(DEADLINE_S):
-            while sum(len(self.said[user]) for user in users) < count:
+            while sum(len(set(self.said[user])) for user in users) < count:
                 self.changed.clear()
                 await self.changed.wait()
 

@@ -5,13 +5,19 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from one_partition import PARTITIONS, OnePartition, Told
+from one_partition import PARTITION, PARTITIONS, OnePartition, Told
 
 from broker.embedded.broker import EmbeddedBroker
-from broker.port import Broker
+from broker.partitions import partition_word
+from broker.port import Broker, Envelope
 from broker.rabbitmq.broker import RabbitBroker
 from broker.registry.database import Database
-from broker.topology import Topology
+from broker.registry.suspects import Suspects
+from broker.registry.waiting_messages import WaitingMessages
+from broker.topology import DEAD, Topology, inbound_queue
+from consumers.care import CAREFUL_AFTER, suspect
+from consumers.dead_letters import REASON
+from consumers.trials import TRIES
 
 PREFETCH = 40
 #: Messages of the hot conversation.
@@ -94,7 +100,56 @@ async def test_quiet_conversations_do_not_wait_for_a_hot_one_with_the_same_bot(
     assert len(bot.asked) == len(set(bot.asked)) == HOT + 60
 
 
-async def test_what_waits_goes_on_after_a_restart_though_no_message_comes(partition: OnePartition) -> None:
+async def test_what_waits_goes_on_though_no_message_comes(partition: OnePartition) -> None:
+    channel = await partition.channel(quick())
+    users = partition.users(channel, 30)
+    await partition.leave_waiting(channel, [(user, str(n)) for n in range(3) for user in users])
+    async with partition.heard(), partition.served():
+        await partition.until_said(90, users)
+        await partition.until_waiting(0)
+    assert all(partition.said[user] == ["0", "1", "2"] for user in users)
+
+
+async def test_what_comes_first_on_the_queue_goes_behind_what_waits(partition: OnePartition) -> None:
+    channel = await partition.channel(quick())
+    users = partition.users(channel, 12)
+    await partition.leave_waiting(channel, [(user, f"{n:02}") for n in range(25) for user in users])
+    await partition.say(channel, [(user, f"{n:02}") for n in range(25, 28) for user in users])
+    async with partition.heard(), partition.served():
+        await partition.until_said(28 * 12, users)
+        await partition.until_waiting(0)
+    assert all(partition.said[user] == [f"{n:02}" for n in range(28)] for user in users)
+
+
+async def test_what_was_often_in_the_hands_of_a_worker_that_died_is_begun_alone_and_then_given_up(
+    partition: OnePartition,
+) -> None:
+    bot = quick()
+    channel = await partition.channel(bot)
+    ada, bob = partition.users(channel, 2)
+    await partition.leave_waiting(channel, [(ada, "survived"), (bob, "deadly")], returned=CAREFUL_AFTER)
+    store = Suspects(partition.database)
+    (deadly,) = (await WaitingMessages(partition.database).read([(f"{channel}/{bob}", 0)], 1))[0].messages
+    name = suspect(Envelope(deadly.message_id, deadly.body))
+    queue = inbound_queue(partition_word(PARTITION))
+    for _ in range(TRIES):
+        await store.begin(queue, name)
+    async with partition.heard(), partition.served():
+        await partition.until_said(1, [ada])
+        await partition.until_waiting(0)
+        await partition.say(channel, [(bob, "after it")])
+        await partition.until_said(1, [bob])
+    assert partition.said == {ada: ["survived"], bob: ["after it"]}
+    assert len(bot.asked) == 2
+    assert await store.begun(queue, name) == 0
+    async with partition.broker.subscribe(DEAD, 10) as hold:
+        (letter,) = await hold.receive()
+    assert (letter.headers[REASON], letter.body) == ("it ends its worker", deadly.body)
+
+
+async def test_a_session_that_ends_while_messages_wait_is_followed_by_one_that_goes_on(
+    partition: OnePartition,
+) -> None:
     bot = Told()
     channel = await partition.channel(bot)
     users = partition.users(channel, 30)
@@ -104,8 +159,8 @@ async def test_what_waits_goes_on_after_a_restart_though_no_message_comes(partit
             await partition.say(channel, said[:-20])
             await partition.until_waiting(len(said) - 20 - PREFETCH)
         # Some on the queue, some in the registry, some in both; none was answered.
-        bot.may_go_on.set()
         assert not any(partition.said.values())
+        bot.may_go_on.set()
         async with partition.served():
             await partition.until_said(len(said) - 20, users)
             await partition.until_waiting(0)
