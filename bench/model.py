@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass, replace
 
 #: Limits of the code, as they stand in broker and consumers; a test holds them against each other.
-PREFETCH, PLACES, PLACES_EACH, PLACES_SLOW = 200, 512, 64, 4
+PREFETCH, PLACES, PLACES_EACH = 200, 512, 64
 TURNS_A_BATCH, ROWS_A_BATCH, ROWS_KEPT = 256, 500, 50_000
 PATIENCE_S, LINGER_S = 1.0, 0.05
 BUSY_LINGER_S, MARK_LINGER_S, ACK_LINGER_S, ACK_PATIENCE_S = 0.02, 0.02, 0.04, 0.25
@@ -138,7 +138,6 @@ def work(costs: Costs, load: Load, clusters: int = 1) -> Work:
     turn_s = turn_seconds(costs, load)
     # A channel is whole in its cluster, so more clusters leave a webhook with what it gets.
     each_webhook = load.rate * load.responses / load.channels
-    places_each = PLACES_EACH if hold_s < PATIENCE_S else PLACES_SLOW
     return Work(
         api=messages * costs.api_us / 1e6,
         bot={
@@ -150,7 +149,7 @@ def work(costs: Costs, load: Load, clusters: int = 1) -> Work:
             "deliver": (responses * costs.deliver_response_us + deliveries * costs.deliver_attempt_us) / 1e6,
             "log writes": deliveries * (costs.commit_s / ROWS_A_BATCH + costs.postgres_delivery_us / 1e6),
             "places": deliveries * min(hold_s, PATIENCE_S) / PLACES,
-            "places of a webhook": each_webhook * hold_s / places_each,
+            "places of a webhook": each_webhook * hold_s / PLACES_EACH,
         },
         partitions={
             "inbound queue": load.skew * messages / costs.partition_rate,

@@ -15,6 +15,7 @@ from broker.port import Envelope
 from broker.registry.records import Attempt, Channel
 from consumers.bot_worker import response_envelope
 from consumers.lanes import Lane, Lanes
+from consumers.shares import Shares
 from consumers.waiting import Receipt, Waiting
 
 NUMBER = 5_000
@@ -28,10 +29,11 @@ async def measure_sizes() -> dict[str, float]:
         for response in make_responses(channel, NUMBER, 1)
     ]
     webhook_id = f"wh_{uuid4().hex[:20]}"
+    shares = Shares(NUMBER)
     tracemalloc.start()
     try:
         start = _held()
-        in_hand = [_read(envelope) for envelope in asked]
+        in_hand = [_read(envelope, shares) for envelope in asked]
         with_messages = _held()
         deliveries = [
             Waiting(delivery_id(response.id, webhook_id), webhook_id, response, receipt)
@@ -60,11 +62,11 @@ def _held() -> int:
     return tracemalloc.get_traced_memory()[0]
 
 
-def _read(envelope: Envelope) -> tuple[BotResponse, Receipt]:
+def _read(envelope: Envelope, shares: Shares) -> tuple[BotResponse, Receipt]:
     # Each with a body of its own, as off the connection.
     body = bytes(bytearray(envelope.body))
     taken = Envelope(envelope.id, body, envelope.routing_key, envelope.headers, 1)
-    return BotResponse.model_validate_json(body), Receipt(None, taken, 1)  # type: ignore[arg-type]
+    return BotResponse.model_validate_json(body), Receipt(None, taken, 1, shares)  # type: ignore[arg-type]
 
 
 def _delivered(waiting: Waiting) -> Any:

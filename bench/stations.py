@@ -200,10 +200,8 @@ class DeliveryWorker:
         self.cpu = Station(run, 1, run.machine)
         self.places = simpy.Resource(run.env, places)
         # Endpoints have shown what they can take; the climb from 4 to 64 is over.
-        slow = run.costs.post_s + run.load.receiver_s >= model.PATIENCE_S
-        each = model.PLACES_SLOW if slow else model.PLACES_EACH
         self.own: dict[Any, simpy.PriorityResource] = defaultdict(
-            lambda: simpy.PriorityResource(run.env, each)
+            lambda: simpy.PriorityResource(run.env, model.PLACES_EACH)
         )
         self._run, self._rows, self._writing = run, 0, False
 

@@ -13,6 +13,7 @@ from broker.registry.conversations import NewTurn
 from broker.registry.records import Channel, Conversation, JsonObject
 from consumers.bot_times import BotTimes
 from consumers.bots.protocol import Bot, Reply
+from consumers.busyness import Busyness
 from consumers.dead_letters import bury
 from consumers.message_parking import MessageParking
 from consumers.trials import Trials
@@ -75,8 +76,7 @@ class Answering:
     prefetch: int
     #: A message that takes more than this in memory takes several places of the prefetch, one for each so many bytes.
     bytes_each: int
-    #: How long a lane may take without giving way, in seconds.
-    patience_s: Callable[[], float]
+    busyness: Busyness
 
 
 async def ask(

@@ -8,6 +8,7 @@ lane in order like the other.
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -107,7 +108,9 @@ class Drainer:
         return await self._stop.unless(self._claim_up_to(room)) or []
 
     async def _claim_up_to(self, room: int) -> list[BacklogLane]:
-        rooms = {webhook: self._gates.room(webhook) for webhook in await self._parking.due()}
+        due = await self._parking.due()
+        drained = Counter(hold.lane.webhook_id for hold in self._lanes.values())
+        rooms = {webhook: self._gates.room(webhook, drained[webhook]) for webhook in due}
         for server_room, webhooks in self._gates.servers(rooms):
             # Webhooks of one server share its room: lanes that wait for it only keep others from being drained.
             shares = share(server_room, {webhook: rooms[webhook] for webhook in webhooks})

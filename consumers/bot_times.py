@@ -13,6 +13,8 @@ from itertools import count, islice
 LAST_WEIGHS = 0.2
 #: Channels remembered; of those whose bot is not at work, the one asked longest ago is forgotten first.
 MOST_CHANNELS = 10_000
+#: Of the channels beyond, so many are looked at for each one that is met.
+LOOKED_AT = 2
 
 
 class _Times:
@@ -38,7 +40,7 @@ class BotTimes:
         times = self._channels.get(channel_id)
         if times is None:
             times = self._channels[channel_id] = _Times()
-            self._forget_one()
+            self._forget_some()
         number = next(self._numbers)
         times.started[number] = self._clock()
         return number
@@ -63,8 +65,8 @@ class BotTimes:
                 return max(times.average_s, at - middle)
         return times.average_s
 
-    def _forget_one(self) -> None:
-        if len(self._channels) > MOST_CHANNELS:
+    def _forget_some(self) -> None:
+        for _ in range(min(LOOKED_AT, len(self._channels) - MOST_CHANNELS)):
             channel_id, times = next(iter(self._channels.items()))
             if times.started:
                 self._channels.move_to_end(channel_id)

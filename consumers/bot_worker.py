@@ -64,7 +64,7 @@ class BotSession:
             self._bury_unreadable,
         )
         self._giving_way = GivingWay(
-            self._lanes, self._waiting, shares, shared.times, shared.patience_s, bytes_each
+            self._lanes, self._waiting, shares, shared.times, shared.busyness, bytes_each
         )
         self._reading_back = self._waiting.unread = ReadingBack(
             shared.broker, shared.parking, partition, self._giving_way.room, self._waiting.open

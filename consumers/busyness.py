@@ -10,7 +10,7 @@ from pathlib import Path
 from consumers.serving import Stop
 
 #: Between two looks, in seconds.
-LOOK_S = 0.5
+LOOK_S = 0.1
 #: Of a thread: nanoseconds on a processor, and those in which it waited for one (Linux, sched-stats.rst).
 _SCHEDSTAT = Path("/proc/thread-self/schedstat")
 
@@ -33,14 +33,16 @@ class Busyness:
         self._wanted = wanted
         self._clock = clock
         self._before: tuple[float, float] | None = None
-        #: The part of the time at work between the last two looks, from 0 to 1; 1 until that is known.
+        self._last = 1.0
+        #: The part of the time at work between two looks, from 0 to 1: the larger of the last two; 1 until known.
         self.part = 1.0
 
     def look(self) -> None:
-        """Look how busy it was since the last look."""
+        """Look how busy it was since the last look; one in whose midst a burst began tells too little by itself."""
         at, wanted = self._clock(), self._wanted()
         if self._before is not None and at > self._before[0]:
-            self.part = min(1.0, max(0.0, (wanted - self._before[1]) / (at - self._before[0])))
+            now = min(1.0, max(0.0, (wanted - self._before[1]) / (at - self._before[0])))
+            self.part, self._last = max(now, self._last), now
         self._before = at, wanted
 
     async def run(self, stop: Stop) -> None:

@@ -1,9 +1,4 @@
-"""Concurrency: how many attempts at a time an endpoint has shown that it can take.
-
-Additive increase, multiplicative decrease, as TCP has it (RFC 5681): a new endpoint begins with a few, each quick
-answer allows one more, each failure and each slow answer halves it. So an endpoint that hangs from the start, or
-begins to, holds little of what all share.
-"""
+"""Concurrency: an endpoint's own places for attempts, no more than its limit, and no more than others leave free."""
 
 import asyncio
 from collections import OrderedDict
@@ -11,8 +6,10 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
 
-#: What every endpoint may have in flight, whatever it did.
-LEAST = 4
+from consumers.limit import LEAST, Limit
+
+#: Beyond `LEAST` it may hold so many places for each one that is spare among those that all endpoints share.
+HELD_TO_SPARE = 3
 #: Of those who wait, so many are told at a time to look whether to wait on: many lanes may wait for an endpoint that
 #: hangs, and were all to look at once, everybody else's deliveries would wait for them.
 ASKED_AT_ONCE = 8
@@ -86,19 +83,28 @@ class Concurrency:
     What came first is settled first then, within what lanes allow, and few acknowledgements wait for older ones.
     """
 
-    __slots__ = ("_least", "_most", "_waiters", "limit", "taken")
+    __slots__ = ("_limit", "_spare", "_waiters", "taken")
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._least = min(LEAST, most)
+    def __init__(self, most: int, spare: Callable[[], int]) -> None:
+        self._limit = Limit(most)
+        #: Tells how many places are spare among those that all endpoints share.
+        self._spare = spare
         self._waiters = Waiters()
-        #: How many may be in flight now.
-        self.limit = float(self._least)
         self.taken = 0
+
+    @property
+    def limit(self) -> float:
+        """How many the endpoint may have in flight now, for its own part."""
+        return self._limit.now
+
+    @property
+    def few(self) -> bool:
+        """True while so few are in flight that they do not wait for each other."""
+        return self.taken <= LEAST
 
     def take_now(self) -> bool:
         """Take a place where one is free and nobody waits; False otherwise."""
-        if self.taken < int(self.limit) and not self._waiters.waiting:
+        if not self._waiters.waiting and self._free:
             self.taken += 1
             return True
         return False
@@ -107,19 +113,32 @@ class Concurrency:
         """Wait for a place, as `Waiters.wait` has it."""
         return self.take_now() or await self._waiters.wait(within_s, since, self._leave)
 
-    def give_back(self, well: bool | None) -> None:
-        """Give a place back; `well` says whether the answer was quick and good, None where none was asked for."""
-        if well:
-            self.limit = min(float(self._most), self.limit + 1)
-        elif well is not None:
-            self.limit = max(float(self._least), self.limit / 2)
+    def answered(self, lasted_s: float, *, few: bool) -> None:
+        """Give a place back whose attempt was answered; see `Limit.answered`."""
+        self._limit.answered(lasted_s, few=few)
+        self._leave()
+
+    def failed(self) -> None:
+        """Give a place back whose attempt failed."""
+        self._limit.failed()
+        self._leave()
+
+    def give_back(self) -> None:
+        """Give a place back that no attempt was made with."""
         self._leave()
 
     def ask(self) -> None:
         """Tell one of those who wait to look whether to wait on."""
         self._waiters.ask()
 
+    @property
+    def _free(self) -> bool:
+        # Whatever is spare, it has a few: so one of its own leaves soon, and what others left free is found then.
+        return self.taken < int(self._limit.now) and (
+            self.taken < LEAST or self.taken < HELD_TO_SPARE * self._spare()
+        )
+
     def _leave(self) -> None:
         self.taken -= 1
-        while self._waiters.waiting and self.taken < int(self.limit) and self._waiters.give():
+        while self._waiters.waiting and self._free and self._waiters.give():
             self.taken += 1

@@ -26,8 +26,8 @@ from consumers.standing import Standing
 
 log = structlog.get_logger()
 
-#: How long what a slow or failing webhook had too much of waits for its attempt from the backlog, in seconds.
-CROWDING_WAIT_S = 1.0
+#: How long a lane of a failing webhook that gave way waits for its attempt from the backlog, in seconds.
+FAILING_WAIT_S = 1.0
 #: A delivery waits so long in the backlog for its turn before it is looked at again, in seconds.
 LONGEST_PACED_WAIT_S = 60.0
 #: Whoever waits for a turn looks so often whether the webhook is still as it was, in seconds.
@@ -54,6 +54,8 @@ class Disabling(Protocol):
 
 #: Opens the time in which a job waits and nothing has begun.
 Waiting = Callable[[], AbstractContextManager[None]]
+#: Tells, of a webhook's gate, whether the job's lane gives way to others of its partition.
+GivesWay = Callable[[Gate], bool]
 
 
 class Deliverer:
@@ -76,15 +78,14 @@ class Deliverer:
         self._policy = policy
 
     async def attempt(
-        self, job: Job, *, waiting: Waiting, crowds: Callable[[], bool] = lambda: False
+        self, job: Job, *, waiting: Waiting, gives_way: GivesWay | None = None
     ) -> Settled | Later:
         """Make one attempt, if one may be made now. Raises nothing for what an endpoint does or a message holds.
 
-        `waiting` is entered while nothing has begun yet, so that whoever stops can break that off. `crowds`
-        tells whether the webhook has more in memory than a slow or failing one may have.
+        `waiting` is entered while nothing has begun yet, so that whoever stops can break that off.
         """
         try:
-            return await self._attempt(job, waiting, crowds)
+            return await self._attempt(job, waiting, gives_way)
         except HandedBack:
             raise
         except Exception as error:
@@ -94,7 +95,7 @@ class Deliverer:
             failed = Attempt(job.attempts + 1, now(), 0, None, "unexpected", detail)
             return _settle(self._decide(job, self._policy_of(job), Answer(None), 0.0), failed)
 
-    async def _attempt(self, job: Job, waiting: Waiting, crowds: Callable[[], bool]) -> Settled | Later:
+    async def _attempt(self, job: Job, waiting: Waiting, gives_way: GivesWay | None) -> Settled | Later:
         began, waited_s = self._gates.clock(), 0.0
         since: float | None = None
         turn: Turn | None = None
@@ -124,7 +125,7 @@ class Deliverer:
                 if not webhook.enabled:
                     return Later(0.0, "backlog")
                 gate = self._gates.of(webhook)
-                held_up = self._held_up(gate, crowds if turn is None else _never)
+                held_up = self._held_up(gate, gives_way if turn is None else None)
                 if held_up is not None:
                     gate.ask()
                     return held_up
@@ -212,12 +213,10 @@ class Deliverer:
             chance=random.random(),  # noqa: S311 - spreads load, keeps no secret
         )
 
-    def _held_up(self, gate: Gate, crowds: Callable[[], bool]) -> Later | None:
-        at = self._gates.clock()
-        rest_s = gate.breaker.wait_s(at)
-        # In this order: to tell whether it crowds may take a look at all that is held.
-        if (rest_s or gate.troubled(at)) and crowds():
-            return Later(max(rest_s, CROWDING_WAIT_S), "backlog")
+    def _held_up(self, gate: Gate, gives_way: GivesWay | None) -> Later | None:
+        rest_s = gate.breaker.wait_s(self._gates.clock())
+        if gives_way is not None and gives_way(gate):
+            return Later(max(rest_s, FAILING_WAIT_S) if gate.failing else rest_s, "backlog")
         return Later(rest_s, "backlog") if rest_s else None
 
     def _learn(
@@ -244,7 +243,3 @@ def _settle(decision: Decision, attempt: Attempt) -> Settled | Later:
             return Later(0.0, "backlog", attempt)
         case TryAgain(wait_s, from_):
             return Later(wait_s, from_, attempt)
-
-
-def _never() -> bool:
-    return False

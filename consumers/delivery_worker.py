@@ -5,8 +5,7 @@ written into the backlog behind whatever else its lane has there.
 """
 
 import asyncio
-import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,16 +23,18 @@ from broker.registry.lane_statements import LaneKey
 from broker.registry.records import Delivery, Webhook
 from broker.room import LIGHT, weight
 from broker.topology import matches
+from consumers.busyness import Busyness
 from consumers.dead_letters import bury
 from consumers.delivering import Deliverer
 from consumers.delivery_log import DeliveryLog
 from consumers.directory import Directory
-from consumers.gates import Gates
+from consumers.gates import Gate, Gates
 from consumers.job import Later, Settled
 from consumers.lanes import Lane, Lanes
 from consumers.outage import outlast
 from consumers.parking import Parked, Parking
 from consumers.rejection import why_invalid
+from consumers.shares import PATIENCE_S, Shares
 from consumers.waiting import Receipt, Waiting
 
 log = structlog.get_logger()
@@ -41,10 +42,6 @@ log = structlog.get_logger()
 
 #: Deliveries of one response that are put into their lanes before others have their turn.
 A_PIECE = 500
-#: Where a partition has deliveries for more webhooks than this in hand, it is not counted each time how many of them
-#: are in trouble, but again after so many seconds.
-COUNTED_EACH_TIME = 100
-COUNTED_AGAIN_S = 0.05
 #: Responses of a partition remembered, to tell a second copy: publishes are repeated within seconds.
 TAKEN_REMEMBERED = 2000
 
@@ -68,11 +65,11 @@ class Delivering:
     store: SettledStore
     log: DeliveryLog
     gates: Gates
-    #: Messages of slow and failing webhooks together in the hands of one partition, above which they wait in the
-    #: backlog.
-    most_held: int
-    #: A heavier message counts as several there, one for each so many bytes of its weight in memory.
-    bytes_held_each: int
+    busyness: Busyness
+    #: Messages that one partition may have in hand.
+    prefetch: int
+    #: A heavier message takes several places of the prefetch, one for each so many bytes of its weight in memory.
+    bytes_each: int
 
 
 class DeliverySession:
@@ -87,12 +84,8 @@ class DeliverySession:
         self._lanes: Lanes[LaneKey, Waiting] = Lanes(self._work, self._fail)
         #: Responses whose channel has to be looked up first, by channel: no other channel waits for that.
         self._meeting: Lanes[str, tuple[Envelope, BotResponse]] = Lanes(self._meet, self._fail)
-        #: Deliveries in hand, by webhook and in all; a heavy one counts as several.
-        self._held: Counter[str] = Counter()
-        self._held_in_all = 0
-        #: Whether those in trouble crowd out others, and until when that is believed.
-        self._crowded = False
-        self._crowded_until = 0.0
+        #: What is in hand, by webhook.
+        self._shares = Shares(shared.prefetch)
         #: The responses that were taken in last, by id.
         self._taken: OrderedDict[str, None] = OrderedDict()
 
@@ -150,16 +143,17 @@ class DeliverySession:
             # comes again if the hold is lost.
             self._subscription.ack(envelope)
             return
-        receipt = Receipt(self._subscription, envelope, len(wanted))
-        conversation = conversation_key(response.channel_id, response.user_id)
+        shares = self._shares
         count = 1
         if len(envelope.body) > LIGHT:
-            count += weight(envelope.body) // self._shared.bytes_held_each
+            count += weight(envelope.body) // self._shared.bytes_each
+        receipt = Receipt(self._subscription, envelope, len(wanted), shares, count)
+        conversation = conversation_key(response.channel_id, response.user_id)
         for number, webhook in enumerate(wanted, 1):
             waiting = Waiting(delivery_id(response.id, webhook.id), webhook.id, response, receipt, count)
-            self._held[webhook.id] += count
-            self._held_in_all += count
-            self._lanes.put((webhook.id, conversation), waiting)
+            key = (webhook.id, conversation)
+            shares.hold(webhook.id, count, new_lane=key not in self._lanes)
+            self._lanes.put(key, waiting)
             if number % A_PIECE == 0:
                 yield
 
@@ -184,7 +178,7 @@ class DeliverySession:
         head = lane.items[0]
         while True:
             result = await self._shared.deliverer.attempt(
-                head.job(), waiting=lane.waiting, crowds=lambda: self._crowds(head.webhook_id)
+                head.job(), waiting=lane.waiting, gives_way=lambda gate: self._gives_way(lane, gate)
             )
             if result.attempt is not None:
                 head.attempts.append(result.attempt)
@@ -197,7 +191,9 @@ class DeliverySession:
                     await self._give_up(head, status, reason or "")
                     self._settle(lane, 1)
                     return
-                case Later(wait_s, "memory") if not self._crowds(head.webhook_id):
+                case Later(wait_s, "memory") if not self._gives_way(
+                    lane, self._shared.gates.known(head.webhook_id), wait_s
+                ):
                     with lane.waiting():
                         await asyncio.sleep(wait_s)
                 case Later(wait_s, _):
@@ -223,38 +219,25 @@ class DeliverySession:
         self._settle(lane, len(waiting))
 
     def _settle(self, lane: Lane[LaneKey, Waiting], count: int) -> None:
-        webhook_id = lane.key[0]
+        webhook_id, items, shares = lane.key[0], lane.items, self._shares
         for _ in range(count):
-            settled = lane.items.popleft()
-            self._held[webhook_id] -= settled.count
-            self._held_in_all -= settled.count
+            settled = items.popleft()
+            shares.let_go(webhook_id, settled.count, lane_ended=not items)
             settled.receipt.settled()
-        if not self._held[webhook_id]:
-            del self._held[webhook_id]
 
-    def _crowds(self, webhook_id: str) -> bool:
-        """Tell whether what is held for a webhook, or for all that are in trouble, keeps others from the prefetch."""
-        most, held = self._shared.most_held, self._held
-        if held[webhook_id] > most:
-            return True
-        if self._held_in_all <= most:
+    def _gives_way(self, lane: Lane[LaneKey, Waiting], gate: Gate | None, wait_s: float = 0.0) -> bool:
+        """Tell whether a lane gives way to others of the partition; its head waits for so many seconds first."""
+        shares = self._shares
+        if gate is None or not shares.short:
             return False
-        if len(held) <= COUNTED_EACH_TIME:
-            return self._in_trouble()
-        at = time.monotonic()
-        if at >= self._crowded_until:
-            self._crowded = self._in_trouble()
-            ended = time.monotonic()
-            # Counting many takes a while: no more than a tenth of the time.
-            self._crowded_until = ended + max(COUNTED_AGAIN_S, 10 * (ended - at))
-        return self._crowded
-
-    def _in_trouble(self) -> bool:
-        """Tell whether more is held for webhooks in trouble than may be."""
-        troubled = self._shared.gates.troubled
-        return (
-            sum(count for webhook, count in self._held.items() if troubled(webhook)) > self._shared.most_held
-        )
+        at = self._shared.gates.clock()
+        lane_s = wait_s + len(lane.items) * gate.each_s()
+        queue_s = max(wait_s, gate.queue_s(at))
+        if lane_s <= PATIENCE_S and queue_s <= PATIENCE_S:
+            return False
+        places = sum(item.count for item in lane.items)
+        patience_s = shares.patience_s(at, self._shared.busyness.part)
+        return shares.gives_way(lane.key[0], places, lane_s, queue_s, patience_s)
 
     async def _bury(self, envelope: Envelope, reason: str, detail: str) -> None:
         log.warning("message.dead", stage="delivery", message=envelope.id, reason=reason)

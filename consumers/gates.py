@@ -7,13 +7,12 @@ fails, its pace, its circuit breaker, and which other webhooks lead to the same 
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from itertools import islice
 
 from broker.registry.records import Webhook
 from consumers.breaker import Breaker, Tuning
 from consumers.concurrency import Concurrency
 from consumers.in_flight import Place, Places
-from consumers.origins import OriginPlaces, Origins, Share
+from consumers.origins import OriginPlaces, Origins, Share, half_s
 from consumers.pace import LONGEST_TURN_S, Pace
 
 #: Gates kept; of those that nobody uses and that know nothing bad, the one used longest ago goes first. Where so many
@@ -21,11 +20,14 @@ from consumers.pace import LONGEST_TURN_S, Pace
 MOST_GATES = 20_000
 #: Of the gates beyond, so many are looked at for each one that is made.
 LOOKED_AT = 2
-#: An endpoint is slow where half of its attempts in flight have waited longer than this, or the last ones took
-#: longer on average, in seconds.
-SLOW_S = 1.0
+#: What goes to an endpoint that fails is taken to need at least so long, in seconds: it is tried again, and again.
+FAILING_S = 5.0
+#: An endpoint is taken to come to one in so many of the places that it may have, whatever it has shown so far.
+COMES_TO = 4
 #: Whoever has waited so long for one of the webhook's places looks whether to wait on, in seconds.
 ASK_AGAIN_S = 1.0
+#: One in so many of a webhook's places is for lanes that wait in the backlog.
+FAIR_PART = 2
 #: How much the last attempt weighs in the average.
 LAST_WEIGHS = 0.1
 
@@ -33,16 +35,20 @@ LAST_WEIGHS = 0.1
 class Gate:
     """What stands before one webhook."""
 
-    __slots__ = ("average_s", "breaker", "failing", "own", "pace", "share", "started", "url", "users")
+    __slots__ = (
+        "_expected", "average_s", "breaker", "failing", "own", "pace", "share", "started", "url", "users"
+    )  # fmt: skip
 
-    def __init__(self, most: int, tuning: Tuning, url: str, share: Share) -> None:
+    def __init__(self, most: int, spare: Callable[[], int], tuning: Tuning, url: str, share: Share) -> None:
         #: The webhook's own places.
-        self.own = Concurrency(most)
+        self.own = Concurrency(most, spare)
+        self._expected = most / COMES_TO
         #: The places of the server that its URL leads to, which it shares with other webhooks.
         self.url = url
         self.share = share
         #: The attempts in flight, oldest first, each with the moment when it began.
         self.started: dict[Passage, float] = {}
+        #: How long an attempt takes, with its waiting for a place at the server, in seconds; 0: unknown.
         self.average_s = 0.0
         self.breaker = Breaker(tuning)
         self.pace: Pace | None = None
@@ -61,16 +67,27 @@ class Gate:
         self.own.ask()
         self.share.waiters.ask()
 
-    def troubled(self, at: float) -> bool:
-        """Tell whether the endpoint fails, takes long or hangs, or its pace or its server makes deliveries wait."""
-        if self.failing or self.average_s > SLOW_S or self.share.stuck(at, SLOW_S):
-            return True
-        if self.pace is not None and self.pace.wait_s(at) > SLOW_S:
-            return True
-        if not self.started or at - next(iter(self.started.values())) <= SLOW_S:
-            # Not even the oldest has waited so long.
-            return False
-        return at - next(islice(self.started.values(), len(self.started) // 2, None)) > SLOW_S
+    def each_s(self) -> float:
+        """Return how long each delivery of a lane takes, as things are, in seconds."""
+        waves = self.users / max(self.own.limit, self._expected)
+        return self.average_s * waves if waves > 1 else self.average_s
+
+    def queue_s(self, at: float) -> float:
+        """Return within how many seconds what comes now is settled, as things are; 0 where nothing is known.
+
+        It fails, takes long or hangs, or its pace or its server makes deliveries wait.
+        """
+        longest = self.each_s()
+        if self.failing and longest < FAILING_S:
+            longest = FAILING_S
+        if self.pace is not None:
+            longest = max(longest, self.pace.wait_s(at))
+        if self.share.waiters.waiting:
+            longest = max(longest, self.share.origin.half_s(at))
+        if self.started and at - next(iter(self.started.values())) > longest:
+            # Where the oldest has not waited so long, no other has.
+            longest = max(longest, half_s(self.started, at))
+        return longest
 
 
 class Gates:
@@ -103,7 +120,11 @@ class Gates:
         gate = self.known(webhook.id)
         if gate is None:
             gate = self._gates[webhook.id] = Gate(
-                self._most_each, self._tuning, webhook.url, self._origins.share_of(webhook)
+                self._most_each,
+                self._places.spare,
+                self._tuning,
+                webhook.url,
+                self._origins.share_of(webhook),
             )
             self._forget_some()
         elif gate.url != webhook.url:
@@ -124,13 +145,11 @@ class Gates:
             self._gates.move_to_end(webhook_id)
         return gate
 
-    def troubled(self, webhook_id: str) -> bool:
-        """Tell whether a webhook fails, is slow, hangs, or is left alone."""
-        gate = self._gates.get(webhook_id)
-        return gate is not None and (not gate.breaker.closed or gate.troubled(self.clock()))
+    def room(self, webhook_id: str, drained: int = 0) -> int:
+        """Return how many more lanes of a webhook it makes sense to drain at this moment, beside those in hand.
 
-    def room(self, webhook_id: str) -> int:
-        """Return how many more lanes of a webhook it makes sense to drain at this moment."""
+        Others may use all of its places: a fair part is for what waits in the backlog even so.
+        """
         gate = self.known(webhook_id)
         if gate is None:
             return self._most_each
@@ -140,7 +159,7 @@ class Gates:
         if gate.pace is not None:
             # A lane that waits for its turn for longer should not be held.
             most = max(1, min(most, int(gate.pace.rate * LONGEST_TURN_S)))
-        return max(0, most - gate.users)
+        return max(0, most - gate.users, int(min(gate.own.limit, most)) // FAIR_PART - drained)
 
     def servers(self, webhook_ids: Iterable[str]) -> list[tuple[int, list[str]]]:
         """Group webhooks by the server that they lead to, each with the room there, as far as they are known."""
@@ -165,22 +184,23 @@ class Gates:
                     passage = await self._enter_server(gate, first=first, since=since)
                 finally:
                     if passage is None:
-                        gate.own.give_back(None)
+                        gate.own.give_back()
         finally:
             if passage is None:
                 gate.users -= 1
         return passage
 
     async def _enter_server(self, gate: Gate, *, first: bool, since: float) -> "Passage | None":
-        share = gate.share
+        share, began = gate.share, self.clock()
         if not await share.take(ASK_AGAIN_S, since):
             return None
+        waited_s = self.clock() - began
         try:
             place = await self._places.take(first=first)
         except BaseException:
             share.give_back()
             raise
-        return Passage(gate, share, self._places, place, self.clock())
+        return Passage(gate, share, self._places, place, self.clock(), waited_s)
 
     def enter_now(self, gate: Gate, *, first: bool) -> "Passage | None":
         """Take a place for one attempt where that needs no waiting; None otherwise."""
@@ -191,9 +211,9 @@ class Gates:
             place = self._places.take_now(first=first)
             if place is not None:
                 gate.users += 1
-                return Passage(gate, share, self._places, place, self.clock())
+                return Passage(gate, share, self._places, place, self.clock(), 0.0)
             share.give_back()
-        gate.own.give_back(None)
+        gate.own.give_back()
         return None
 
     def _forget_some(self) -> None:
@@ -209,13 +229,18 @@ class Gates:
 class Passage:
     """One attempt on its way through a gate, from `Gates.enter` to `leave`."""
 
-    __slots__ = ("_gate", "_place", "_places", "_share")
+    __slots__ = ("_few", "_gate", "_place", "_places", "_share", "_waited_s")
 
-    def __init__(self, gate: Gate, share: Share, places: Places, place: Place, at: float) -> None:
+    def __init__(
+        self, gate: Gate, share: Share, places: Places, place: Place, at: float, waited_s: float
+    ) -> None:
         self._gate = gate
         self._share = share
         self._places = places
         self._place = place
+        #: How long it waited for its server, and whether few others were in flight when it began.
+        self._waited_s = waited_s
+        self._few = gate.own.few
         gate.started[self] = share.origin.started[self] = at
 
     def leave(self, well: bool | None, at: float) -> None:
@@ -223,9 +248,15 @@ class Passage:
         gate = self._gate
         lasted = at - gate.started.pop(self)
         del self._share.origin.started[self]
-        if well is not None:
-            gate.average_s += LAST_WEIGHS * (lasted - gate.average_s)
         gate.users -= 1
-        gate.own.give_back(None if well is None else well and lasted < SLOW_S)
+        if well is None:
+            gate.own.give_back()
+        else:
+            took = lasted + self._waited_s
+            gate.average_s += LAST_WEIGHS * (took - gate.average_s) if gate.average_s else took
+            if well:
+                gate.own.answered(lasted, few=self._few and gate.own.few)
+            else:
+                gate.own.failed()
         self._share.give_back()
         self._places.leave(self._place)

@@ -6,13 +6,15 @@ with all that waits.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 
 import structlog
 
 from broker.models.records import UserMessage
 from broker.port import Envelope
 from consumers.bot_times import BotTimes
+from consumers.busyness import Busyness
 from consumers.lanes import Lanes
 from consumers.shares import Shares
 from consumers.taken import Taken, TakenLane, places_of
@@ -33,14 +35,14 @@ class GivingWay:
         waiting: WaitingLanes,
         shares: Shares,
         times: BotTimes,
-        patience_s: Callable[[], float],
+        busyness: Busyness,
         bytes_each: int,
     ) -> None:
         self._lanes = lanes
         self._waiting = waiting
         self._shares = shares
         self._times = times
-        self._patience_s = patience_s
+        self._busyness = busyness
         self._bytes_each = bytes_each
         self._looking: asyncio.TimerHandle | None = None
 
@@ -101,7 +103,7 @@ class GivingWay:
 
     def _gives_way(self, channel_id: str, lane: Sequence[Taken]) -> bool:
         each_s = self._times.expected_s(channel_id)
-        patience_s = self._patience_s()
+        patience_s = self._shares.patience_s(time.monotonic(), self._busyness.part)
         if len(lane) * each_s <= patience_s:
             # Neither is the lane settled later than that, nor what comes to the channel.
             return False

@@ -7,6 +7,8 @@ from collections import deque
 A_RETRY_IN = 8
 #: An attempt that has no answer after this many seconds waits on without a place, for waiting costs no work.
 PATIENCE_S = 1.0
+#: Of so many more that may hang, one counts as a place to spare.
+HANGING_TO_SPARE = 8
 
 
 class Places:
@@ -27,6 +29,12 @@ class Places:
         self._held: dict[Place, float] = {}
         self._looking: asyncio.TimerHandle | None = None
         self.hanging = 0
+
+    def spare(self) -> int:
+        """Return how many places there are to spare; fewer, too, where many hang already."""
+        if not self._most_hanging:
+            return self._free
+        return min(self._free, (self._most_hanging - self.hanging) // HANGING_TO_SPARE)
 
     async def take(self, *, first: bool) -> "Place":
         """Wait for a place."""

@@ -7,14 +7,16 @@ alone gets three quarters of them, two get three sevenths each, and whoever come
 """
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from itertools import islice
+from typing import Any
 from weakref import WeakValueDictionary
 
 from broker.registry.records import Webhook
 from broker.webhook_url import WebhookUrl
-from consumers.concurrency import LEAST, Waiters
+from consumers.concurrency import Waiters
 from consumers.http.opening import Origin
+from consumers.limit import LEAST
 
 #: How many places a channel may hold for each one that is free.
 HELD_TO_FREE = 3
@@ -38,10 +40,6 @@ class Share:
         """True where it may be given another place."""
         free = self.origin.free
         return free > 0 and self.held <= HELD_TO_FREE * free
-
-    def stuck(self, at: float, patience_s: float) -> bool:
-        """Tell whether some wait here, and half of what is in flight to the server has taken longer than that."""
-        return bool(self.waiters.waiting) and self.origin.hangs(at, patience_s)
 
     def take_now(self) -> bool:
         """Take a place where one is free and nobody of the channel waits; False otherwise."""
@@ -100,10 +98,9 @@ class OriginPlaces:
         """How many more lanes it makes sense to drain: a few in any case, so that they have their turn too."""
         return max(LEAST, self.free - self.waiting)
 
-    def hangs(self, at: float, patience_s: float) -> bool:
-        """Tell whether half of the attempts in flight have taken longer than that, in seconds."""
-        half = next(islice(self.started.values(), len(self.started) // 2, None), at)
-        return at - half > patience_s
+    def half_s(self, at: float) -> float:
+        """Return for how many seconds half of the attempts in flight have lasted at least."""
+        return half_s(self.started, at)
 
     def queue(self, share: Share) -> None:
         """Put a share where its turn comes."""
@@ -144,6 +141,11 @@ class Origins:
         if share is None:
             share = places.shares[webhook.channel_id] = Share(places)
         return share
+
+
+def half_s(started: Mapping[Any, float], at: float) -> float:
+    """Return for how many seconds half of the attempts have lasted at least; they are given oldest first."""
+    return at - next(islice(started.values(), len(started) // 2, None), at)
 
 
 def origin_of(url: str) -> Origin:

@@ -17,6 +17,8 @@ SHORT_FROM = 4
 RECKONED_FREE = 64
 #: What is settled within this many seconds never gives way.
 PATIENCE_S = 0.5
+#: Where places have been short for less than so long, in seconds, nobody knows yet how busy the process is by that.
+KNOWN_AFTER_S = 0.2
 #: The same where this process itself is what all wait for: it would only have more to do.
 BUSY_PATIENCE_S = 2.0
 #: From this part of the time at work on the patience grows, and up to that one.
@@ -26,12 +28,13 @@ BUSY_FROM, BUSY_TO = 0.7, 0.9
 class Shares:
     """Counts what a partition has in hand, by owner, and tells who gives way."""
 
-    __slots__ = ("_held", "_lanes", "_least", "_places", "_short_from", "taken")
+    __slots__ = ("_held", "_lanes", "_least", "_places", "_short_from", "_short_since", "taken")
 
     def __init__(self, places: int) -> None:
         self._places = places
         self._short_from = places // SHORT_FROM
         self._least = max(1, places // RECKONED_FREE)
+        self._short_since: float | None = None
         #: Places that are taken by messages which are not acknowledged yet; a heavy one takes several.
         self.taken = 0
         #: By owner: the places that its messages take, and its lanes that have any. Nothing is kept of one without.
@@ -45,6 +48,8 @@ class Shares:
     def give_back(self, count: int = 1) -> None:
         """Note that a message is acknowledged."""
         self.taken -= count
+        if self.taken <= self._short_from:
+            self._short_since = None
 
     def hold(self, owner: str, count: int = 1, *, new_lane: bool) -> None:
         """Note that a message waits for an owner, in a lane that had none or in one that had some."""
@@ -97,6 +102,12 @@ class Shares:
         part = free if owner_s <= PATIENCE_S else int(free * PATIENCE_S / owner_s)
         held = self._held.get(owner, 0)
         return max(min(part, self._short_from) - held, 0 if held else 1)
+
+    def patience_s(self, at: float, busy: float) -> float:
+        """Return how long a lane may take without giving way; `busy` is the part of the time at work."""
+        if self._short_since is None:
+            self._short_since = at
+        return patience_s(busy if at - self._short_since >= KNOWN_AFTER_S else 1.0)
 
 
 def patience_s(busy: float) -> float:

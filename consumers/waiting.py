@@ -9,22 +9,29 @@ from broker.partitions import conversation_key
 from broker.port import Envelope, Subscription
 from broker.registry.records import Attempt, Delivery
 from consumers.job import Job
+from consumers.shares import Shares
 
 
 class Receipt:
-    """Counts a response's deliveries down, and acknowledges it when the last is settled."""
+    """Counts a response's deliveries down; when the last is settled, acknowledges it and gives its places back."""
 
-    __slots__ = ("_envelope", "_left", "_subscription")
+    __slots__ = ("_count", "_envelope", "_left", "_shares", "_subscription")
 
-    def __init__(self, subscription: Subscription, envelope: Envelope, deliveries: int) -> None:
+    def __init__(
+        self, subscription: Subscription, envelope: Envelope, deliveries: int, shares: Shares, count: int = 1
+    ) -> None:
         self._subscription = subscription
         self._envelope = envelope
         self._left = deliveries
+        self._shares = shares
+        self._count = count
+        shares.take(count)
 
     def settled(self) -> None:
         """Say that one of the deliveries is settled."""
         self._left -= 1
         if self._left == 0:
+            self._shares.give_back(self._count)
             self._subscription.ack(self._envelope)
 
 
@@ -36,7 +43,7 @@ class Waiting:
     webhook_id: str
     response: BotResponse
     receipt: Receipt
-    #: As how many it counts among those that are held.
+    #: How many places of the prefetch it takes.
     count: int = 1
     since: float = field(default_factory=time.monotonic)
     attempts: list[Attempt] = field(default_factory=list)

@@ -19,7 +19,6 @@ from consumers.dead_letters import DeadLetterSession
 from consumers.intake import IntakeSession
 from consumers.message_parking import MessageParking
 from consumers.serving import Session, Stop
-from consumers.shares import patience_s
 from consumers.sharing import Sharing
 from consumers.turn_writing import Turns
 
@@ -40,7 +39,7 @@ async def work_bot(base: Base) -> None:
         partitions=settings.partitions,
         prefetch=settings.prefetch,
         bytes_each=share_of(settings.in_hand_bytes, settings.partitions) // settings.prefetch,
-        patience_s=lambda: patience_s(busyness.part),
+        busyness=busyness,
     )
     letters = DeadLetters(base.database)
 

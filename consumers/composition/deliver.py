@@ -15,6 +15,7 @@ from broker.settings import Network
 from broker.topology import outbound_queue
 from consumers.attempt import Poster
 from consumers.backlog import Drainer
+from consumers.busyness import Busyness
 from consumers.composition.base import Base
 from consumers.delivering import Deliverer
 from consumers.delivery_log import DeliveryLog
@@ -49,6 +50,7 @@ async def work_deliver(base: Base, allowed: tuple[Network, ...]) -> None:
         stack.push_async_callback(delivery_log.flush, LOG_FLUSH_S)
         workers = base.roster("deliver", directory.forget)
         clock = WorkingClock()
+        busyness = Busyness()
         gates = Gates(
             most=settings.max_in_flight,
             most_each=settings.max_in_flight_per_webhook,
@@ -72,8 +74,9 @@ async def work_deliver(base: Base, allowed: tuple[Network, ...]) -> None:
             store=deliveries,
             log=delivery_log,
             gates=gates,
-            most_held=settings.prefetch // 4,
-            bytes_held_each=share_of(settings.in_hand_bytes, settings.partitions) // settings.prefetch,
+            busyness=busyness,
+            prefetch=settings.prefetch,
+            bytes_each=share_of(settings.in_hand_bytes, settings.partitions) // settings.prefetch,
         )
 
         async def serve_one(partition: int, stop: Stop) -> None:
@@ -84,6 +87,7 @@ async def work_deliver(base: Base, allowed: tuple[Network, ...]) -> None:
 
         async with asyncio.TaskGroup() as group:
             group.create_task(clock.run(base.stop))
+            group.create_task(busyness.run(base.stop))
             group.create_task(delivery_log.run(base.stop))
             group.create_task(standing.run(base.stop))
             group.create_task(Sweeper(Expiry(base.database), policy).run(base.stop))

@@ -21,8 +21,8 @@ from consumers.asking import Bots
 from consumers.bot_times import BotTimes
 from consumers.bot_worker import BotSession
 from consumers.bots.protocol import Bot, Reply, Session
+from consumers.busyness import Busyness
 from consumers.message_parking import MessageParking
-from consumers.shares import PATIENCE_S
 from consumers.trials import Trials
 from consumers.turn_writing import Turns
 
@@ -116,6 +116,13 @@ class Loading(Conversations):
         return await super().commit(new, published)
 
 
+def idle() -> Busyness:
+    """Make what says that this process has nothing to do, whatever else the machine has."""
+    busyness = Busyness()
+    busyness.part = 0.0
+    return busyness
+
+
 @dataclass
 class Answering:
     """A bot worker's parts."""
@@ -146,7 +153,7 @@ class Answering:
             partitions=4,
             prefetch=prefetch,
             bytes_each=20_000,
-            patience_s=lambda: PATIENCE_S,
+            busyness=idle(),
         )
         return BotSession(self.acks, shared, 1)  # type: ignore[arg-type]
 

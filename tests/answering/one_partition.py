@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from bot_worker_parts import idle
+
 from broker.ids import new_message_id
 from broker.models.builders import text
 from broker.models.inbound import InboundMessage, TextMessage, User
@@ -26,7 +28,6 @@ from consumers.bots.protocol import Bot, Reply, Session
 from consumers.health import Health
 from consumers.message_parking import MessageParking
 from consumers.serving import Stop, serve
-from consumers.shares import PATIENCE_S
 from consumers.trials import Trials
 from consumers.turn_writing import Turns
 
@@ -136,7 +137,7 @@ class OnePartition:
             partitions=PARTITIONS,
             prefetch=self.prefetch,
             bytes_each=20_000,
-            patience_s=lambda: PATIENCE_S,
+            busyness=idle(),
         )
         stop = Stop(0.0)
         queue = inbound_queue(partition_word(PARTITION))

@@ -29,10 +29,10 @@ from consumers.asking import Bots
 from consumers.bot_times import BotTimes
 from consumers.bot_worker import BotSession
 from consumers.bots.protocol import Reply
+from consumers.busyness import Busyness
 from consumers.dead_letters import DeadLetterSession
 from consumers.message_parking import MessageParking
 from consumers.outside import content_encoding
-from consumers.shares import PATIENCE_S
 from consumers.trials import Trials
 from consumers.turn_writing import Turns
 
@@ -296,7 +296,7 @@ async def test_a_message_that_the_bot_could_not_answer_is_answered_once_after_it
         partitions=PARTITIONS,
         prefetch=10,
         bytes_each=20_000,
-        patience_s=lambda: PATIENCE_S,
+        busyness=Busyness(),
     )
     queue = inbound_queue(partition_word(partition_of(conversation_key(channel["id"], "u"), PARTITIONS)))
 

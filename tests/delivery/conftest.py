@@ -15,6 +15,7 @@ from broker.registry.database import Database
 from broker.registry.deliveries import Deliveries
 from broker.registry.webhooks import Webhooks
 from consumers.breaker import Tuning
+from consumers.busyness import Busyness
 from consumers.delivering import Deliverer
 from consumers.delivery_log import DeliveryLog
 from consumers.delivery_worker import Delivering
@@ -54,6 +55,7 @@ async def worker(database_url: str) -> AsyncIterator[Worker]:
     clock = WorkingClock()
     gates = Gates(most=64, most_each=16, tuning=Tuning(open_s=0.05, longest_open_s=0.2), clock=clock)
     standing = Standing(webhooks, backlog, disabling, directory, timedelta(days=5))
+    busyness = Busyness()
     shared = Delivering(
         broker=graveyard,  # type: ignore[arg-type]
         directory=directory,
@@ -62,10 +64,11 @@ async def worker(database_url: str) -> AsyncIterator[Worker]:
         store=deliveries,
         log=log,
         gates=gates,
-        most_held=50,
-        bytes_held_each=20_000,
+        busyness=busyness,
+        prefetch=200,
+        bytes_each=20_000,
     )
-    running = [asyncio.create_task(task(stop)) for task in (log.run, standing.run, clock.run)]
+    running = [asyncio.create_task(task(stop)) for task in (log.run, standing.run, clock.run, busyness.run)]
     yield Worker(
         shared,
         backlog,

@@ -36,6 +36,8 @@ class Endpoint:
         self.tried: list[tuple[str, int]] = []
         self.failing: dict[str, int] = {}
         self.hanging: set[str] = set()
+        #: How long each answer of a webhook takes, in seconds.
+        self.takes_s: dict[str, float] = {}
         #: How many attempts are in flight to each URL, and how many were at the most.
         self.in_flight: Counter[str] = Counter()
         self.most_in_flight: Counter[str] = Counter()
@@ -48,7 +50,7 @@ class Endpoint:
         self.in_flight[webhook.url] += 1
         self.most_in_flight |= self.in_flight
         try:
-            await asyncio.sleep(0)
+            await asyncio.sleep(self.takes_s.get(webhook.id, 0))
             if webhook.id in self.hanging:
                 await asyncio.get_running_loop().create_future()
         finally:
@@ -134,6 +136,10 @@ class Worker:
         return replace(
             self, shared=replace(self.shared, deliverer=self.deliverer(policy)), counters=self.counters
         )
+
+    def holding(self, prefetch: int) -> "Worker":
+        """Return the same worker, where a partition may have so many messages in hand."""
+        return replace(self, shared=replace(self.shared, prefetch=prefetch), counters=self.counters)
 
     def deliverer(self, policy: Policy) -> Deliverer:
         """Make a deliverer with a policy."""

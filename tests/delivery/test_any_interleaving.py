@@ -23,6 +23,7 @@ from broker.registry.records import Attempt, Channel, ChannelWebhooks, Delivery,
 from consumers.attempt import Outcome
 from consumers.backlog import Drainer
 from consumers.breaker import Tuning
+from consumers.busyness import Busyness
 from consumers.delivering import Deliverer
 from consumers.delivery_worker import Delivering, DeliverySession
 from consumers.gates import Gates
@@ -153,7 +154,8 @@ class Worker:
             world.store,
             self.log,  # type: ignore[arg-type]
             gates,
-            3,
+            Busyness(),
+            12,
             20_000,
         )
         self.tasks = [

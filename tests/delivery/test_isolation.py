@@ -60,7 +60,7 @@ async def test_an_open_breaker_sends_new_messages_to_the_backlog_untried_and_one
 async def test_what_a_hanging_webhook_holds_spills_and_the_partition_goes_on(worker: Worker) -> None:
     hanging, good = await hook(worker), await hook(worker)
     worker.endpoint.hanging.add(hanging.id)
-    session = worker.session()
+    session = worker.holding(60).session()
     await session.take([one for user in users(60) for one in worker.says(user)])
     await worker.endpoint.until(60)
     # So many wait that the others' messages find no room in the prefetch: they leave memory, untried.
@@ -79,10 +79,10 @@ async def test_many_webhooks_with_one_url_are_no_way_around_the_limit_of_each(wo
     many = [await worker.webhooks.create(worker.channel.id, url=url) for _ in range(80)]
     worker.endpoint.hanging.update(each.id for each in many if each is not None)
     good = await hook(worker)
-    session = worker.session()
-    # No more than may be held for those in trouble: the others' room is what counts here.
-    await session.take([one for user in users(20) for one in worker.says(user)])
-    await until(lambda: all(worker.order(good.id, user) == [1] for user in users(20)), "the good one has all")
+    session = worker.holding(60).session()
+    await session.take([one for user in users(40) for one in worker.says(user)])
+    await until(lambda: all(worker.order(good.id, user) == [1] for user in users(40)), "the good one has all")
+    # What waits for the server leaves memory: the messages hold up others.
     await worker.queue.until(1)
     assert worker.endpoint.most_in_flight[url] <= 128, "as many as one server may have"
     await session.stop(0)

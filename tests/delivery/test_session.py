@@ -4,10 +4,11 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from delivery_worker_parts import Worker, counted_reads
+from delivery_worker_parts import Worker, counted_reads, until
 
 from broker.port import Envelope
 from consumers.dead_letters import REASON, STAGE
+from consumers.shares import SHORT_FROM
 
 
 async def test_each_webhook_gets_each_conversation_in_order_and_all_is_acknowledged_and_logged(
@@ -167,18 +168,19 @@ async def test_a_failing_webhook_that_crowds_the_partition_goes_to_the_backlog_a
     hook = await worker.webhooks.create(worker.channel.id, url="https://example.com")
     assert hook is not None
     worker.endpoint.failing[hook.id] = 500
-    session = worker.patient(30.0, 30.0).session()
+    # Fewer than make the breaker open.
+    prefetch = 36
+    session = worker.patient(30.0, 30.0).holding(prefetch).session()
     # Too few to be in anyone's way: tried again from memory.
-    await session.take(worker.says("ada", 50))
+    few = prefetch // SHORT_FROM
+    await session.take([one for number in range(few) for one in worker.says(f"early-{number}")])
+    await until(lambda: len(worker.endpoint.tried) == few, "each was tried")
     assert await worker.parked() == set()
-    async with asyncio.timeout(5):
-        while not worker.endpoint.tried:
-            await worker.endpoint.changed.wait()
     users = [f"user-{number}" for number in range(20)]
     await session.take([envelope for user in users for envelope in worker.says(user)])
     await worker.queue.until(20)
     assert await worker.parked() == {(hook.id, f"{worker.channel.id}/{user}") for user in users}
-    assert len(worker.endpoint.tried) == 1, (
+    assert len(worker.endpoint.tried) == few, (
         "whoever is known to fail is not tried with what is in the others' way"
     )
     await session.stop(0)

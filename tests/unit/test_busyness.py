@@ -15,10 +15,18 @@ def test_it_is_the_part_of_the_time_at_work_since_the_last_look() -> None:
     busy.look()
     at, wanted = 101.0, 100.25
     busy.look()
+    at, wanted = 102.0, 100.5
+    busy.look()
     assert busy.part == pytest.approx(0.25)
-    at, wanted = 102.0, 101.5
+    at, wanted = 103.0, 101.75
     busy.look()
     assert busy.part == 1.0
+    at, wanted = 104.0, 101.75
+    busy.look()
+    assert busy.part == 1.0, "it lasts for two looks"
+    at = 105.0
+    busy.look()
+    assert busy.part == 0.0
 
 
 def test_work_counts_and_sleep_does_not() -> None:

@@ -15,7 +15,7 @@ from broker.batching import Batcher
 from broker.rabbitmq import acks, transport
 from broker.registry.engine import DIRECT_POOL, POOL
 from broker.settings import Settings
-from consumers import concurrency, delivery_log, in_flight, turn_writing
+from consumers import delivery_log, in_flight, turn_writing
 from consumers.assignment import assign
 
 KEPT = kept_costs.read()
@@ -147,7 +147,6 @@ def test_the_limits_are_those_of_the_code() -> None:
         model.PLACES_EACH,
     )
     assert defaults["partitions"] == Deployment().partitions == planning.PARTITIONS[0]
-    assert concurrency.LEAST == model.PLACES_SLOW
     assert in_flight.PATIENCE_S == model.PATIENCE_S
     assert Batcher(lambda _: None)._limit == model.TURNS_A_BATCH  # type: ignore[arg-type,return-value]
     assert (delivery_log.ROWS_A_BATCH, delivery_log.MOST_WAITING) == (model.ROWS_A_BATCH, model.ROWS_KEPT)
@@ -176,12 +175,12 @@ def test_one_webhook_cannot_have_more_in_flight_than_one_cluster_allows() -> Non
         planning.needed(COSTS, Load(1e7, receiver_s=0.9, channels=1))
 
 
-def test_a_receiver_beyond_its_patience_has_fewer_places() -> None:
+def test_a_receiver_that_takes_longer_fills_its_places_in_proportion() -> None:
     quick, slow = (
         model.utilisation(COSTS, Deployment(), Load(1e4, receiver_s=receiver_s))["places of a webhook"]
         for receiver_s in (0.9, 1.1)
     )
-    assert slow > 10 * quick
+    assert slow == pytest.approx(quick * 1.1 / 0.9, rel=0.02)
 
 
 def test_memory_grows_with_what_is_there() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.shares import BUSY_PATIENCE_S, PATIENCE_S, SHORT_FROM, Shares, patience_s
+from consumers.shares import BUSY_PATIENCE_S, KNOWN_AFTER_S, PATIENCE_S, SHORT_FROM, Shares, patience_s
 
 PLACES = 200
 
@@ -52,6 +52,17 @@ def test_heavy_messages_take_several_places() -> None:
     assert shares.held("a") == 0
 
 
+def test_what_waits_elsewhere_is_let_in_up_to_its_part_and_always_one_by_one() -> None:
+    short_from = PLACES // SHORT_FROM
+    shares = Shares(PLACES)
+    assert shares.room("quick", 0.001) == short_from, "no more than is taken before anything is short"
+    assert 1 <= shares.room("hangs", 15.0) < short_from / 4
+    shares.take(PLACES)
+    assert shares.room("hangs", 15.0) == 1, "what waits goes on"
+    shares.hold("hangs", new_lane=True)
+    assert shares.room("hangs", 15.0) == 0
+
+
 @pytest.mark.parametrize("hanging", [1, 5, 20])
 def test_owners_that_hang_are_left_a_small_part_however_many_they_are(hanging: int) -> None:
     # Each fills its part by one message after the other, until all of them would give way.
@@ -72,6 +83,19 @@ def test_the_patience_grows_evenly_with_how_busy_the_process_is() -> None:
     assert patience_s(0.0) == patience_s(0.7) == PATIENCE_S
     assert patience_s(0.9) == patience_s(1.0) == BUSY_PATIENCE_S
     assert patience_s(0.8) == pytest.approx((PATIENCE_S + BUSY_PATIENCE_S) / 2)
+
+
+def test_a_burst_is_borne_with_until_it_is_known_how_busy_it_makes_the_process() -> None:
+    shares = holding({"a": [PLACES]})
+    assert shares.short
+    assert shares.patience_s(10.0, 0.0) == BUSY_PATIENCE_S
+    assert shares.short
+    assert shares.patience_s(10.1 + KNOWN_AFTER_S, 0.0) == PATIENCE_S
+    shares.give_back(PLACES)
+    assert not shares.short
+    shares.take(PLACES)
+    assert shares.short
+    assert shares.patience_s(12.0, 0.0) == BUSY_PATIENCE_S
 
 
 held = st.integers(1, PLACES)
