@@ -16,7 +16,7 @@ from broker.port import Envelope
 from consumers.bot_times import BotTimes
 from consumers.busyness import Busyness
 from consumers.lanes import Lanes
-from consumers.shares import Shares
+from consumers.shares import PATIENCE_S, Shares
 from consumers.taken import Taken, TakenLane, places_of
 from consumers.waiting_lanes import WaitingLanes
 
@@ -51,21 +51,19 @@ class GivingWay:
         taken = Taken(envelope, message, places_of(envelope.body, self._bytes_each))
         shares = self._shares
         shares.take(taken.places)
-        if not shares.short:
-            if self._waiting and self._waiting.waits(key, taken.channel_id, self.room):
-                self._waiting.park(key, taken)
-            else:
-                self._put(key, taken)
-            return
-        if self._looking is None:
-            self._looking = asyncio.get_running_loop().call_later(LOOK_S, self._look)
-        if key not in self._lanes and self._gives_way(taken.channel_id, [taken]):
+        waiting = self._waiting
+        slow = shares.short and self._is_slow(taken.channel_id)
+        if slow and key not in self._lanes and self._gives_way(taken.channel_id, [taken]):
             log.debug("lane.parked", conversation=key, messages=1)
-            self._waiting.park(key, taken)
-        elif self._waiting and self._waiting.waits(key, taken.channel_id, self.room):
-            self._waiting.park(key, taken)
-        elif (lane := self._put(key, taken)) is not None:
-            self._look_at(lane)
+            waiting.park(key, taken)
+        elif waiting and waiting.waits(key, taken.channel_id, self.room):
+            waiting.park(key, taken)
+        elif (lane := self._lanes.put(key, taken)) is not None:
+            shares.hold(taken.channel_id, taken.places, new_lane=len(lane.items) == 1)
+            if slow:
+                self._look_at(lane)
+        if shares.short and self._looking is None:
+            self._looking = asyncio.get_running_loop().call_later(LOOK_S, self._look)
 
     def leave(self, lane: TakenLane) -> None:
         """Take the first message off its lane."""
@@ -81,19 +79,20 @@ class GivingWay:
         if self._looking is not None:
             self._looking.cancel()
 
-    def _put(self, key: str, taken: Taken) -> TakenLane | None:
-        lane = self._lanes.put(key, taken)
-        if lane is not None:
-            self._shares.hold(taken.channel_id, taken.places, new_lane=len(lane.items) == 1)
-        return lane
-
     def _look(self) -> None:
         self._looking = None
         if self._shares.short:
             self._looking = asyncio.get_running_loop().call_later(LOOK_S, self._look)
-            for lane in list(self._lanes):
-                if lane.items:
-                    self._look_at(lane)
+            slow = {channel_id for channel_id in self._shares.owners() if self._is_slow(channel_id)}
+            if slow:
+                for lane in list(self._lanes):
+                    if lane.items and lane.items[0].channel_id in slow:
+                        self._look_at(lane)
+
+    def _is_slow(self, channel_id: str) -> bool:
+        """Tell whether any lane of a channel could give way, whatever its length."""
+        held = self._shares.held(channel_id) + 1
+        return held * self._times.expected_s(channel_id) > PATIENCE_S
 
     def _look_at(self, lane: TakenLane) -> None:
         items = lane.items

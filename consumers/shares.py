@@ -70,6 +70,10 @@ class Shares:
         """Return how many places the messages of an owner take."""
         return self._held.get(owner, 0)
 
+    def owners(self) -> list[str]:
+        """Return who holds any."""
+        return list(self._held)
+
     @property
     def short(self) -> bool:
         """True where it is worth asking who gives way."""
