@@ -88,7 +88,12 @@ async def ask(
         if message.message is None:
             reply = session_update(message, conversation)
         else:
-            reply = await _reply(shared, message, channel, conversation)
+            bot = shared.bots.of(channel)
+            number = shared.times.began(channel.id)
+            try:
+                reply = await answer(bot, message, conversation, shared.bots.timeout_s)
+            finally:
+                shared.times.ended(channel.id, number)
         asked = Asked(channel.bot, conversation, size, reply)
         return asked, asked.turn(message, channel)
     except BotFailed as failure:
@@ -103,15 +108,3 @@ async def ask(
         )
         asked = Asked(channel.bot, conversation, size, failure)
         return asked, asked.turn(message, channel)
-
-
-async def _reply(
-    shared: Answering, message: UserMessage, channel: Channel, conversation: Conversation
-) -> Reply:
-    """Ask a channel's bot, and note how long it takes; raises BotFailed."""
-    bot = shared.bots.of(channel)
-    number = shared.times.began(channel.id)
-    try:
-        return await answer(bot, message, conversation, shared.bots.timeout_s)
-    finally:
-        shared.times.ended(channel.id, number)

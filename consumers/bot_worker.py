@@ -102,7 +102,7 @@ class BotSession:
 
     async def _answer(self, lane: TakenLane) -> None:
         waiting = self._waiting
-        if waiting:
+        if waiting.some:
             await waiting.bring_in(lane)
             if not lane.items:
                 return
@@ -112,7 +112,7 @@ class BotSession:
         else:
             await self._settle(taken)
         self._giving_way.leave(lane)
-        if waiting:
+        if waiting.some:
             self._reading_back.freed()
             await waiting.bring_in(lane)
 

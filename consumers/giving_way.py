@@ -13,6 +13,7 @@ import structlog
 
 from broker.models.records import UserMessage
 from broker.port import Envelope
+from broker.room import LIGHT
 from consumers.bot_times import BotTimes
 from consumers.busyness import Busyness
 from consumers.lanes import Lanes
@@ -48,21 +49,22 @@ class GivingWay:
 
     def put(self, key: str, envelope: Envelope, message: UserMessage) -> None:
         """Take a message in, behind all of its conversation."""
-        taken = Taken(envelope, message, places_of(envelope.body, self._bytes_each))
-        shares = self._shares
+        taken, shares, waiting = Taken(envelope, message), self._shares, self._waiting
+        if len(envelope.body) > LIGHT:
+            taken.places = places_of(envelope.body, self._bytes_each)
         shares.take(taken.places)
-        waiting = self._waiting
-        slow = shares.short and self._is_slow(taken.channel_id)
-        if slow and key not in self._lanes and self._gives_way(taken.channel_id, [taken]):
+        short = shares.short
+        slow = short and self._is_slow(message.channel_id)
+        if slow and key not in self._lanes and self._gives_way(message.channel_id, [taken]):
             log.debug("lane.parked", conversation=key, messages=1)
             waiting.park(key, taken)
-        elif waiting and waiting.waits(key, taken.channel_id, self.room):
+        elif waiting.some and waiting.waits(key, message.channel_id, self.room):
             waiting.park(key, taken)
         elif (lane := self._lanes.put(key, taken)) is not None:
-            shares.hold(taken.channel_id, taken.places, new_lane=len(lane.items) == 1)
+            shares.hold(message.channel_id, taken.places, new_lane=len(lane.items) == 1)
             if slow:
                 self._look_at(lane)
-        if shares.short and self._looking is None:
+        if short and self._looking is None:
             self._looking = asyncio.get_running_loop().call_later(LOOK_S, self._look)
 
     def leave(self, lane: TakenLane) -> None:

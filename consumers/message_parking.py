@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from broker.batching import Batcher
+from broker.ending import END_S
 from broker.registry.waiting_messages import WaitingMessage, WaitingPage
 from consumers.outage import outlast
 
@@ -82,7 +83,10 @@ class MessageParking:
         for batcher in (self._adds, self._reads):
             await batcher.close()
         if self._deleting is not None:
-            await self._deleting
+            # What is not deleted is found to have its turn.
+            await asyncio.wait({self._deleting}, timeout=END_S)
+        if self._deleting is not None:
+            self._deleting.cancel()
 
     async def _delete_soon(self) -> None:
         try:

@@ -29,6 +29,8 @@ WAKE_AGAIN_S = 2.0
 WAKE_RARELY_S = 10.0
 #: Numbers looked at in one reading.
 LOOKED_AT = 500
+#: Lanes of a channel that are taken up before it is known how much they hold.
+AT_ONCE = 16
 #: Between two readings for the same channel, in seconds.
 PAUSE_S = 0.01
 #: Between two cancellations of what is to end, in seconds.
@@ -156,10 +158,11 @@ class ReadingBack:
             pause_s = min(2 * pause_s, WAKE_RARELY_S)
 
     async def _take_up(self, channel_id: str) -> None:
-        room = self._room(channel_id)
+        room = min(self._room(channel_id), AT_ONCE)
         if room <= 0:
             return
-        channel = self._channels[channel_id]
+        # The others have their turn first next time.
+        channel = self._channels[channel_id] = self._channels.pop(channel_id)
         before, writes = channel.after, channel.writes
         found = await self._waiting.lanes(self._partition, channel_id, before, LOOKED_AT)
         after = before
@@ -173,5 +176,5 @@ class ReadingBack:
         if channel.writes == writes and len(found) < LOOKED_AT and (not found or after == found[-1][0]):
             # All that waits has been seen, and what is written next is told.
             del self._channels[channel_id]
-        elif room:
+        elif found:
             self._changed.set()

@@ -100,8 +100,10 @@ class Shares:
         """Return how many more places an owner may take that nobody has asked for yet, with what waits elsewhere.
 
         No more than its part, and no more than is taken before anything is short. At least one where it has none, so
-        that what waits goes on.
+        that what waits goes on; but none while all together hold twice the prefetch.
         """
+        if sum(self._held.values()) >= 2 * self._places:
+            return 0
         free = max(self._places - self.taken, self._least)
         part = free if owner_s <= PATIENCE_S else int(free * PATIENCE_S / owner_s)
         held = self._held.get(owner, 0)

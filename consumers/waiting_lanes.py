@@ -69,10 +69,8 @@ class WaitingLanes:
         self._written = asyncio.Event()
         #: Told of lanes that wait and of which nothing is in memory.
         self.unread: ReadingBack
-
-    def __len__(self) -> int:
-        """Return 0 where every lane is in memory, and on the queue, as it should be."""
-        return len(self._tails) or len(self._parks) or len(self.unread)
+        #: False where every lane is in memory and on the queue only, as it should be: nothing need be asked then.
+        self.some = True
 
     def waits(self, key: str, channel_id: str, room: Callable[[str], int]) -> bool:
         """Tell whether what comes for a lane now has to be written behind others that wait.
@@ -92,7 +90,7 @@ class WaitingLanes:
 
     def park(self, key: str, taken: Taken) -> None:
         """Have a message written behind those of its lane, soon, and acknowledged then."""
-        taken.parking = True
+        self.some = taken.parking = True
         self._shares.give_back(taken.places)
         if not taken.kept:
             tail, lane = self._tails.get(key), self._lanes.get(key)
@@ -114,6 +112,7 @@ class WaitingLanes:
         """Begin a lane that waits; False where it is in memory already."""
         if key in self._lanes:
             return False
+        self.some = True
         self._tails[key] = _Tail(known=True)
         self._lanes.open(key)
         return True
@@ -127,6 +126,7 @@ class WaitingLanes:
             for taken in reversed(read):
                 self._shares.hold(taken.channel_id, taken.places, new_lane=not items)
                 items.appendleft(taken)
+        self.some = bool(self._tails or self._parks or self.unread)
 
     def finished(self, taken: Taken) -> None:
         """Acknowledge a message with which nothing is left to be done, or delete it where it waited."""

@@ -32,7 +32,7 @@ from broker.registry.rows import Rows
 from broker.registry.tables import waiting_messages
 
 #: A page of a lane has no more than this, in bytes of messages, beside its first.
-PAGE_BYTES = 32 * 1024
+PAGE_BYTES = 16 * 1024
 
 _row = waiting_messages.c
 _GIVEN = [column for column in waiting_messages.c if column.name != "number"]

@@ -21,7 +21,7 @@ from consumers.trials import TRIES
 
 PREFETCH = 40
 #: Messages of the hot conversation.
-HOT = 400
+HOT = 200
 
 
 @pytest.fixture(params=["embedded", "servers"])
@@ -180,7 +180,7 @@ async def test_stopping_again_and_again_loses_nothing_and_turns_nothing_round(
     said = [(user, f"{place:04}") for place, (user, _) in enumerate(said)]
     async with partition.heard():
         sending = asyncio.create_task(partition.say(channel, said))
-        for moment in (0.7, 0.9, 1.1, 0.6):
+        for moment in (0.7, 0.9, 0.6):
             async with partition.served():
                 await asyncio.sleep(moment)
         bot.wait_s = 0.0

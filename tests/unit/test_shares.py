@@ -61,6 +61,8 @@ def test_what_waits_elsewhere_is_let_in_up_to_its_part_and_always_one_by_one() -
     assert shares.room("hangs", 15.0) == 1, "what waits goes on"
     shares.hold("hangs", new_lane=True)
     assert shares.room("hangs", 15.0) == 0
+    shares.hold("others", 2 * PLACES, new_lane=True)
+    assert shares.room("quick", 0.001) == 0, "memory is bounded, whatever waits"
 
 
 @pytest.mark.parametrize("hanging", [1, 5, 20])
