@@ -91,8 +91,8 @@ class WaitingLanes:
     def park(self, key: str, taken: Taken) -> None:
         """Have a message written behind those of its lane, soon, and acknowledged then."""
         self.some = taken.parking = True
-        self._shares.give_back(taken.places)
         if not taken.kept:
+            self._shares.give_back(taken.places)
             tail, lane = self._tails.get(key), self._lanes.get(key)
             if tail is None and lane is not None:
                 last = max([each.number for each in lane.items], default=0)
@@ -131,13 +131,13 @@ class WaitingLanes:
     def finished(self, taken: Taken) -> None:
         """Acknowledge a message with which nothing is left to be done, or delete it where it waited."""
         taken.done = True
-        if taken.parking:
-            return
+        if taken.kept or not taken.waits:
+            # What its bot is answering counts until then, also where it waits: a bot that hangs is asked no more.
+            self._shares.give_back(taken.places)
         if taken.number:
             self._parking.done(taken.number)
-        else:
+        elif not taken.parking:
             self._subscription.ack(taken.envelope)
-            self._shares.give_back(taken.places)
 
     async def stop(self, grace_s: float) -> None:
         """Let what is being written be written."""

@@ -50,4 +50,4 @@ if __name__ == "__main__":
 
     # After this program's name and the interpreter's: -m, a module, and what it is told.
     sys.argv = ["postbote", *sys.argv[4:]]
-    sys.exit(main())
+    main()
