@@ -231,8 +231,9 @@ class DeliverySession:
         if gate is None or not shares.short:
             return False
         at, busyness = self._shared.gates.clock(), self._shared.busyness
-        lane_s = wait_s + len(lane.items) * gate.each_s(busyness.adds_s)
-        queue_s = max(wait_s, gate.queue_s(at, busyness.adds_s))
+        each_s = gate.each_s(busyness.adds_s)
+        lane_s = wait_s + len(lane.items) * each_s
+        queue_s = max(wait_s, gate.queue_s(at, busyness.adds_s, each_s))
         if lane_s <= PATIENCE_S and queue_s <= PATIENCE_S:
             return False
         places = sum(item.count for item in lane.items)

@@ -76,17 +76,17 @@ class Gate:
         # The first answers of an endpoint, or of a process that begins, are late for other reasons.
         return takes_s * waves if waves > 1 and self.takes.ever >= self.own.expected else takes_s
 
-    def queue_s(self, at: float, ours_s: float = 0.0) -> float:
+    def queue_s(self, at: float, ours_s: float = 0.0, each_s: float | None = None) -> float:
         """Return within how many seconds what comes now is settled, as `each_s` has it; 0 where nothing is known.
 
-        It fails, takes long or hangs, or its pace or its server makes deliveries wait.
+        It fails, takes long or hangs, or its pace or its server makes deliveries wait. Whoever knows it brings `each_s`.
         """
-        longest = self.each_s(ours_s)
-        at -= ours_s
+        longest = self.each_s(ours_s) if each_s is None else each_s
         if self.failing and longest < FAILING_S:
             longest = FAILING_S
         if self.pace is not None:
             longest = max(longest, self.pace.wait_s(at))
+        at -= ours_s
         if self.share.waiters.waiting:
             longest = max(longest, self.share.origin.half_s(at))
         if self.started and at - next(iter(self.started.values())) > longest:

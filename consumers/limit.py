@@ -44,9 +44,11 @@ class Limit:
 
     def answered(self, lasted_s: float, *, few: bool) -> None:
         """Note an answer, the seconds that it took, and whether few others were in flight meanwhile."""
-        self._all_s = _towards(self._all_s, lasted_s, STEP_ALL)
-        if few:
-            self._few_s = _towards(self._few_s, lasted_s, STEP_FEW)
+        if not (0.0 < self._all_s <= LONGER_S and lasted_s <= LONGER_S and self._few_s <= LONGER_S):
+            # Where all of them are as short as this, it makes no difference how short.
+            self._all_s = _towards(self._all_s, lasted_s, STEP_ALL)
+            if few:
+                self._few_s = _towards(self._few_s, lasted_s, STEP_FEW)
         if self._unheard:
             self._unheard -= 1
             return
