@@ -1,8 +1,11 @@
-"""Busyness: for which part of the time this thread was at work, or would have been had a processor been free.
+"""Busyness: how much this process itself makes messages wait.
 
-Where that is nearly all of it, messages wait for this process and for no endpoint.
+For which part of the time its thread was at work, or would have been had a processor been free; and how late it is
+with what it has to do. Where it is late, an endpoint's answer seems to come later by about twice as much: it waits
+until it is read, and then until somebody goes on with it.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +14,8 @@ from consumers.serving import Stop
 
 #: Between two looks, in seconds.
 LOOK_S = 0.1
+#: How often an attempt waits for this process.
+WAITS = 2
 #: Of a thread: nanoseconds on a processor, and those in which it waited for one (Linux, sched-stats.rst).
 _SCHEDSTAT = Path("/proc/thread-self/schedstat")
 
@@ -33,20 +38,36 @@ class Busyness:
         self._wanted = wanted
         self._clock = clock
         self._before: tuple[float, float] | None = None
-        self._last = 1.0
+        self._last = (1.0, 0.0)
         #: The part of the time at work between two looks, from 0 to 1: the larger of the last two; 1 until known.
         self.part = 1.0
+        #: By how much an attempt seems to take longer than it does, in seconds, by the larger of the last two.
+        self.adds_s = 0.0
 
     def look(self) -> None:
         """Look how busy it was since the last look; one in whose midst a burst began tells too little by itself."""
         at, wanted = self._clock(), self._wanted()
         if self._before is not None and at > self._before[0]:
-            now = min(1.0, max(0.0, (wanted - self._before[1]) / (at - self._before[0])))
-            self.part, self._last = max(now, self._last), now
+            lasted_s = at - self._before[0]
+            part = min(1.0, max(0.0, (wanted - self._before[1]) / lasted_s))
+            adds_s = WAITS * max(0.0, lasted_s - LOOK_S)
+            self.part, self.adds_s = max(part, self._last[0]), max(adds_s, self._last[1])
+            self._last = part, adds_s
         self._before = at, wanted
 
     async def run(self, stop: Stop) -> None:
         """Look until told to stop."""
-        self.look()
-        while not await stop.sleep(LOOK_S):
+        loop = asyncio.get_running_loop()
+        timer: asyncio.TimerHandle
+
+        def again() -> None:
+            # By a timer alone: a task would go on after those who were late as well.
+            nonlocal timer
             self.look()
+            timer = loop.call_later(LOOK_S, again)
+
+        again()
+        try:
+            await stop.wait()
+        finally:
+            timer.cancel()

@@ -98,6 +98,11 @@ class Concurrency:
         return self._limit.now
 
     @property
+    def expected(self) -> float:
+        """How many it may be expected to come to; see `Limit.expected`."""
+        return self._limit.expected
+
+    @property
     def few(self) -> bool:
         """True while so few are in flight that they do not wait for each other."""
         return self.taken <= LEAST

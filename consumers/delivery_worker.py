@@ -230,13 +230,14 @@ class DeliverySession:
         shares = self._shares
         if gate is None or not shares.short:
             return False
-        at = self._shared.gates.clock()
-        lane_s = wait_s + len(lane.items) * gate.each_s()
-        queue_s = max(wait_s, gate.queue_s(at))
+        at, busyness = self._shared.gates.clock(), self._shared.busyness
+        each_s = gate.each_s(busyness.adds_s)
+        lane_s = wait_s + len(lane.items) * each_s
+        queue_s = max(wait_s, gate.queue_s(at, busyness.adds_s, each_s))
         if lane_s <= PATIENCE_S and queue_s <= PATIENCE_S:
             return False
         places = sum(item.count for item in lane.items)
-        patience_s = shares.patience_s(at, self._shared.busyness.part)
+        patience_s = shares.patience_s(at, busyness.part)
         return shares.gives_way(lane.key[0], places, lane_s, queue_s, patience_s)
 
     async def _bury(self, envelope: Envelope, reason: str, detail: str) -> None:

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
 from broker.registry.records import Webhook
+from consumers.average import Average
 from consumers.breaker import Breaker, Tuning
 from consumers.concurrency import Concurrency
 from consumers.in_flight import Place, Places
@@ -21,35 +22,31 @@ MOST_GATES = 20_000
 #: Of the gates beyond, so many are looked at for each one that is made.
 LOOKED_AT = 2
 #: What goes to an endpoint that fails is taken to need at least so long, in seconds: it is tried again, and again.
-FAILING_S = 5.0
-#: An endpoint is taken to come to one in so many of the places that it may have, whatever it has shown so far.
-COMES_TO = 4
+FAILING_S = 10.0
 #: Whoever has waited so long for one of the webhook's places looks whether to wait on, in seconds.
 ASK_AGAIN_S = 1.0
 #: One in so many of a webhook's places is for lanes that wait in the backlog.
 FAIR_PART = 2
-#: How much the last attempt weighs in the average.
-LAST_WEIGHS = 0.1
+#: How long an attempt takes is the average of those that ended in the last seconds, so many up to twice as many.
+AVERAGED_S = 1.0
 
 
 class Gate:
     """What stands before one webhook."""
 
     __slots__ = (
-        "_expected", "average_s", "breaker", "failing", "own", "pace", "share", "started", "url", "users"
+ "breaker", "failing", "own", "pace", "share", "started", "takes", "url", "users"
     )  # fmt: skip
 
     def __init__(self, most: int, spare: Callable[[], int], tuning: Tuning, url: str, share: Share) -> None:
         #: The webhook's own places.
         self.own = Concurrency(most, spare)
-        self._expected = most / COMES_TO
         #: The places of the server that its URL leads to, which it shares with other webhooks.
         self.url = url
         self.share = share
         #: The attempts in flight, oldest first, each with the moment when it began.
         self.started: dict[Passage, float] = {}
-        #: How long an attempt takes, with its waiting for a place at the server, in seconds; 0: unknown.
-        self.average_s = 0.0
+        self.takes = Average(AVERAGED_S)
         self.breaker = Breaker(tuning)
         self.pace: Pace | None = None
         #: True where the last attempt failed.
@@ -67,21 +64,29 @@ class Gate:
         self.own.ask()
         self.share.waiters.ask()
 
-    def each_s(self) -> float:
-        """Return how long each delivery of a lane takes, as things are, in seconds."""
-        waves = self.users / max(self.own.limit, self._expected)
-        return self.average_s * waves if waves > 1 else self.average_s
+    def each_s(self, ours_s: float) -> float:
+        """Return how long each delivery of a lane takes, as things are, in seconds.
 
-    def queue_s(self, at: float) -> float:
-        """Return within how many seconds what comes now is settled, as things are; 0 where nothing is known.
-
-        It fails, takes long or hangs, or its pace or its server makes deliveries wait.
+        `ours_s` of what an attempt took is this process' own doing, and does not count.
         """
-        longest = self.each_s()
+        takes_s = self.takes.mean - ours_s
+        if takes_s <= 0:
+            return 0.0
+        waves = self.users / self.own.expected
+        # The first answers of an endpoint, or of a process that begins, are late for other reasons.
+        return takes_s * waves if waves > 1 and self.takes.ever >= self.own.expected else takes_s
+
+    def queue_s(self, at: float, ours_s: float = 0.0, each_s: float | None = None) -> float:
+        """Return within how many seconds what comes now is settled, as `each_s` has it; 0 where nothing is known.
+
+        It fails, takes long or hangs, or its pace or its server makes deliveries wait. Whoever knows it brings `each_s`.
+        """
+        longest = self.each_s(ours_s) if each_s is None else each_s
         if self.failing and longest < FAILING_S:
             longest = FAILING_S
         if self.pace is not None:
             longest = max(longest, self.pace.wait_s(at))
+        at -= ours_s
         if self.share.waiters.waiting:
             longest = max(longest, self.share.origin.half_s(at))
         if self.started and at - next(iter(self.started.values())) > longest:
@@ -252,8 +257,8 @@ class Passage:
         if well is None:
             gate.own.give_back()
         else:
-            took = lasted + self._waited_s
-            gate.average_s += LAST_WEIGHS * (took - gate.average_s) if gate.average_s else took
+            # Whoever waits for its server waits for it as much as for an answer.
+            gate.takes.add(lasted + self._waited_s, at)
             if well:
                 gate.own.answered(lasted, few=self._few and gate.own.few)
             else:

@@ -103,7 +103,8 @@ class GivingWay:
             self._waiting.give_way(lane)
 
     def _gives_way(self, channel_id: str, lane: Sequence[Taken]) -> bool:
-        each_s = self._times.expected_s(channel_id)
+        # What this process adds to it is no fault of the bot's.
+        each_s = max(0.0, self._times.expected_s(channel_id) - self._busyness.adds_s)
         patience_s = self._shares.patience_s(time.monotonic(), self._busyness.part)
         if len(lane) * each_s <= patience_s:
             # Neither is the lane settled later than that, nor what comes to the channel.

@@ -19,7 +19,7 @@ SHORTEST_S = 0.001
 class Limit:
     """The limit of one endpoint."""
 
-    __slots__ = ("_all_s", "_few_s", "_least", "_most", "_unheard", "now")
+    __slots__ = ("_all_s", "_few_s", "_least", "_lowered", "_most", "_unheard", "now")
 
     def __init__(self, most: int) -> None:
         self._most = float(most)
@@ -30,24 +30,36 @@ class Limit:
         self._all_s = self._few_s = 0.0
         #: So many answers belong to attempts that were begun under a higher limit, and tell nothing about this one.
         self._unheard = 0
+        self._lowered = False
+
+    @property
+    def expected(self) -> float:
+        """What it comes to, as things are: all places, unless it had to be lowered and has not recovered."""
+        return self.now if self._lowered else self._most
 
     def failed(self) -> None:
         """Note a failed attempt."""
         self.now = max(self._least, self.now / 2)
+        self._lowered = True
 
     def answered(self, lasted_s: float, *, few: bool) -> None:
         """Note an answer, the seconds that it took, and whether few others were in flight meanwhile."""
-        self._all_s = _towards(self._all_s, lasted_s, STEP_ALL)
-        if few:
-            self._few_s = _towards(self._few_s, lasted_s, STEP_FEW)
+        if not (0.0 < self._all_s <= LONGER_S and lasted_s <= LONGER_S and self._few_s <= LONGER_S):
+            # Where all of them are as short as this, it makes no difference how short.
+            self._all_s = _towards(self._all_s, lasted_s, STEP_ALL)
+            if few:
+                self._few_s = _towards(self._few_s, lasted_s, STEP_FEW)
         if self._unheard:
             self._unheard -= 1
             return
         allowed_s = LONGER_TIMES * self._few_s + LONGER_S
         if self._all_s <= allowed_s:
             self.now = min(self._most, self.now + 1)
+            if self.now == self._most:
+                self._lowered = False
         elif self.now > self._least:
             self._unheard = int(self.now)
+            self._lowered = True
             self.now = max(self._least, self.now * max(0.5, allowed_s / self._all_s))
 
 

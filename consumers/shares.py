@@ -19,8 +19,9 @@ RECKONED_FREE = 64
 PATIENCE_S = 0.5
 #: Where places have been short for less than so long, in seconds, nobody knows yet how busy the process is by that.
 KNOWN_AFTER_S = 0.2
-#: The same where this process itself is what all wait for: it would only have more to do.
-BUSY_PATIENCE_S = 2.0
+#: The same where this process itself is what all wait for: it would only have more to do. With all of its prefetch in
+#: hand and one processor for it, a worker needs about a second for it on a slow machine.
+BUSY_PATIENCE_S = 5.0
 #: From this part of the time at work on the patience grows, and up to that one.
 BUSY_FROM, BUSY_TO = 0.7, 0.9
 

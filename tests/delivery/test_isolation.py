@@ -88,6 +88,19 @@ async def test_many_webhooks_with_one_url_are_no_way_around_the_limit_of_each(wo
     await session.stop(0)
 
 
+async def test_an_endpoint_that_only_takes_its_time_gets_all_its_places(worker: Worker) -> None:
+    slow = await hook(worker)
+    # A little more than the second after which an attempt waits on without a place of the worker.
+    worker.endpoint.takes_s[slow.id] = 1.03
+    session = worker.session()
+    await session.take([one for user in users(45) for one in worker.says(user)])
+    await until(lambda: worker.endpoint.in_flight[slow.url] == 16, "all its places are in use")
+    worker.endpoint.takes_s.clear()
+    await worker.queue.until(45)
+    assert len(worker.endpoint.delivered) == 45
+    await session.stop(1)
+
+
 async def test_a_pace_is_kept_and_holds_up_nobody_else(worker: Worker) -> None:
     slow, quick = await hook(worker, rate_limit=50.0), await hook(worker)
     session = worker.session()

@@ -125,7 +125,7 @@ async def test_a_quick_burst_is_settled_from_memory(worker: Worker) -> None:
     queue = Queue(worker, session)
     queue.put(quick.says("ann", MANY), *(quick.says(f"ann-{number}") for number in range(MANY)))
     await until(lambda: len(worker.queue.acked) == 2 * MANY, "all is acknowledged")
-    # Nobody drains the backlog here: what had gone there would be missing.
+    # Nobody drains the backlog here, so nothing had to go there.
     assert quick.got("ann") == list(range(1, MANY + 1))
     assert quick.arrived == 2 * MANY
     assert await worker.parked() == set()
