@@ -12,9 +12,9 @@ what this misses.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from hashlib import sha256
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
@@ -106,22 +106,67 @@ class Care:
             await session.take(envelopes)
 
     async def _alone(self, envelope: Envelope, hand: Hand, session: Session, stage: str) -> None:
-        name = suspect(envelope)
-        tries = await self._trials.tries(self._queue, name)
-        log.warning("message.alone", queue=self._queue, message=envelope.id, tries=tries)
-        if tries < TRIES:
-            async with self._trials.trial(self._queue, name, apart=tries == TRIES - 1):
-                await self._take([envelope], hand, session)
-                await hand.emptied()
-            return
-        detail = (
-            f"it came back {envelope.returned} times; begun alone {tries} times, it was never finished: "
-            "the process that works on it probably dies of it"
-        )
-        log.error("message.dead", stage=stage, message=envelope.id, reason=detail)
-        await bury(self._broker, envelope, stage=stage, reason="it ends its worker", detail=detail)
-        hand.ack(envelope)
-        await self._trials.clear(self._queue, name)
+        async def begin() -> None:
+            await self._take([envelope], hand, session)
+            await hand.emptied()
+
+        if not await begin_alone(self._broker, self._trials, self._queue, stage, envelope, begin):
+            hand.ack(envelope)
+
+
+async def begin_alone(
+    broker: Broker,
+    trials: Trials,
+    queue: str,
+    stage: str,
+    envelope: Envelope,
+    begin: Callable[[], Awaitable[None]],
+) -> bool:
+    """Begin a message while it is written down that it is begun, until `begin` returns.
+
+    False, and it is a dead letter, where that was written down too often and never crossed out.
+    """
+    name = suspect(envelope)
+    tries = await trials.tries(queue, name)
+    log.warning("message.alone", queue=queue, message=envelope.id, tries=tries)
+    if tries < TRIES:
+        async with trials.trial(queue, name, apart=tries == TRIES - 1):
+            await begin()
+        return True
+    detail = (
+        f"it came back {envelope.returned} times; begun alone {tries} times, it was never finished: "
+        "the process that works on it probably dies of it"
+    )
+    log.error("message.dead", stage=stage, message=envelope.id, reason=detail)
+    await bury(broker, envelope, stage=stage, reason="it ends its worker", detail=detail)
+    await trials.clear(queue, name)
+    return False
+
+
+async def settle_alone(
+    broker: Broker,
+    trials: Trials,
+    queue: str,
+    stage: str,
+    envelope: Envelope,
+    settle: Callable[[], Coroutine[Any, Any, None]],
+) -> bool:
+    """Settle a message, its first seconds as `begin_alone` does; False where it is a dead letter instead."""
+    settling: list[asyncio.Task[None]] = []
+
+    async def begin() -> None:
+        settling.append(asyncio.create_task(settle()))
+        await asyncio.wait(settling, timeout=SURVIVED_S)
+
+    try:
+        begun = await begin_alone(broker, trials, queue, stage, envelope, begin)
+        for task in settling:
+            await task
+        return begun
+    finally:
+        for task in settling:
+            task.cancel()
+        await asyncio.gather(*settling, return_exceptions=True)
 
 
 def suspect(envelope: Envelope) -> str:

@@ -6,7 +6,7 @@ while it has work, and nothing at all when it is empty.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
@@ -47,9 +47,9 @@ class Lane(Generic[Key, Item]):
 class Lanes(Generic[Key, Item]):
     """Runs `work` on each lane that has items, one call at a time within a lane.
 
-    `work` takes what it has finished off the lane's left end, at least one item a call, and is called again
-    while any are left. Whoever puts items in holds a bounded prefetch, which bounds them here too. A call that
-    raises ends in `failed`, and nothing more of that lane is taken up: unacknowledged, its items come again.
+    `work` takes what it has finished off the lane's left end, and is called again while any are left. Whoever puts
+    items in holds a bounded prefetch, which bounds them here too. A call that raises ends in `failed`, and nothing
+    more of that lane is taken up: unacknowledged, its items come again.
     """
 
     def __init__(
@@ -63,17 +63,29 @@ class Lanes(Generic[Key, Item]):
         self._lanes: dict[Key, Lane[Key, Item]] = {}
         self._stopping = False
 
-    def put(self, key: Key, item: Item) -> None:
-        """Put an item at the end of its lane. Never blocks; after `stop` it is let go."""
+    def put(self, key: Key, item: Item) -> Lane[Key, Item] | None:
+        """Put an item at the end of its lane, which is returned. Never blocks; after `stop` it is let go: None."""
         if self._stopping:
-            return
+            return None
         lane = self._lanes.get(key)
-        if lane is not None:
-            lane.items.append(item)
-            return
-        lane = self._lanes[key] = Lane(key)
+        if lane is None:
+            lane = self._lanes[key] = Lane(key)
+            lane.task = self._loop.create_task(self._run(lane))
         lane.items.append(item)
-        lane.task = self._loop.create_task(self._run(lane))
+        return lane
+
+    def open(self, key: Key) -> None:
+        """Begin a lane that is not there and has no items: the work on it brings some in."""
+        if not self._stopping:
+            lane = self._lanes[key] = Lane(key)
+            lane.task = self._loop.create_task(self._run(lane))
+
+    def get(self, key: Key) -> Lane[Key, Item] | None:
+        """Return a lane that has work."""
+        return self._lanes.get(key)
+
+    def __iter__(self) -> Iterator[Lane[Key, Item]]:
+        return iter(self._lanes.values())
 
     def __len__(self) -> int:
         return len(self._lanes)
@@ -102,8 +114,10 @@ class Lanes(Generic[Key, Item]):
 
     async def _run(self, lane: Lane[Key, Item]) -> None:
         try:
-            while lane.items and not self._stopping:
+            while not self._stopping:
                 await self._work(lane)
+                if not lane.items:
+                    break
         except HandedBack:
             return
         except Exception as error:

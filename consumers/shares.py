@@ -71,6 +71,10 @@ class Shares:
         """Return how many places the messages of an owner take."""
         return self._held.get(owner, 0)
 
+    def owners(self) -> list[str]:
+        """Return who holds any."""
+        return list(self._held)
+
     @property
     def short(self) -> bool:
         """True where it is worth asking who gives way."""
@@ -92,6 +96,19 @@ class Shares:
             return False
         held = self._held.get(owner, 0)
         return held * owner_s > part and lane * self._lanes.get(owner, 1) >= held
+
+    def room(self, owner: str, owner_s: float) -> int:
+        """Return how many more places an owner may take that nobody has asked for yet, with what waits elsewhere.
+
+        No more than its part, and no more than is taken before anything is short. At least one where it has none, so
+        that what waits goes on; but none while all together hold twice the prefetch.
+        """
+        if sum(self._held.values()) >= 2 * self._places:
+            return 0
+        free = max(self._places - self.taken, self._least)
+        part = free if owner_s <= PATIENCE_S else int(free * PATIENCE_S / owner_s)
+        held = self._held.get(owner, 0)
+        return max(min(part, self._short_from) - held, 0 if held else 1)
 
     def patience_s(self, at: float, busy: float) -> float:
         """Return how long a lane may take without giving way; `busy` is the part of the time at work."""

@@ -6,11 +6,12 @@ from typing import Any
 from sqlalchemy import Column, DateTime, Label, Text, literal_column, select
 from sqlalchemy.dialects import postgresql
 
+from broker.registry.columns import Utc, Words
 from broker.registry.direct import Statement
 from broker.registry.records import Delivery
 from broker.registry.rows import Rows
 from broker.registry.settling import settling
-from broker.registry.tables import Utc, Words, deliveries
+from broker.registry.tables import deliveries
 
 #: The columns of which each row has its own value. Those that are named nowhere are empty, or have their default.
 _OWN = (

@@ -5,7 +5,8 @@ from typing import Any
 
 from sqlalchemy import Select, bindparam, exists, or_, select, text
 
-from broker.registry.tables import Utc, backlog_lanes, webhooks
+from broker.registry.columns import Utc
+from broker.registry.tables import backlog_lanes, webhooks
 
 #: The webhooks of an index's beginnings, one look each: neither database skips along an index by itself.
 _BEGINNINGS = """

@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
-from broker.registry.tables import Json, Utc, Words, clean
+from broker.registry.columns import Json, Utc, Words, clean
 
 
 class Rows:

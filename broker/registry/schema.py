@@ -1,4 +1,4 @@
 """The schema that this version needs, by the name of its newest migration."""
 
 #: Known here too, so that a worker can check it at the start without loading Alembic.
-HEAD = "0005"
+HEAD = "0006"

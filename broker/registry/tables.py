@@ -4,112 +4,24 @@ The hot tables (conversations, turns, deliveries, attempts) name their channel w
 check on every row would make all workers queue up at one channel's row.
 """
 
-import json
-from datetime import UTC, datetime
-from typing import Any
-
-from pydantic_core import PydanticSerializationError, from_json, to_json
 from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    DateTime,
-    Dialect,
     Float,
     ForeignKey,
     Index,
     Integer,
     LargeBinary,
     MetaData,
-    String,
     Table,
     Text,
-    TypeDecorator,
     UniqueConstraint,
     text,
 )
-from sqlalchemy.types import TypeEngine
 
+from broker.registry.columns import Counting, Json, Utc, Words
 from broker.registry.written_json import WrittenJson
-
-
-class Json(TypeDecorator[Any]):
-    """JSON kept as compact text: exact, fast, and without PostgreSQL's refusal of U+0000 in jsonb."""
-
-    impl = Text
-    cache_ok = True
-
-    def process_bind_param(self, value: Any | None, dialect: Dialect) -> str | None:
-        """Write a value as JSON; a lone surrogate, which UTF-8 has no bytes for, becomes U+FFFD."""
-        if value is None:
-            return None
-        try:
-            return to_json(value).decode()
-        except PydanticSerializationError:
-            return clean(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
-
-    def process_result_value(self, value: str | None, dialect: Dialect) -> Any | None:
-        """Read it back."""
-        return None if value is None else from_json(value)
-
-
-class Words(TypeDecorator[str]):
-    """Text of at most `length` characters, or of any length; what PostgreSQL cannot keep becomes U+FFFD.
-
-    That is U+0000 and lone surrogates. Nothing that is written is refused for them, and whoever asks for a
-    name that holds one finds nothing.
-    """
-
-    impl = Text
-    cache_ok = True
-
-    def __init__(self, length: int | None = None) -> None:
-        super().__init__()
-        self.length = length
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """Return VARCHAR or TEXT."""
-        return Text() if self.length is None else String(self.length)
-
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """Write text."""
-        return value if value is None else clean(value)
-
-
-def clean(value: str) -> str:
-    """Replace in a text what PostgreSQL cannot keep."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        value = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return value.replace("\x00", "\N{REPLACEMENT CHARACTER}")
-
-
-class Utc(TypeDecorator[datetime]):
-    """A moment in UTC, also on SQLite, which knows no time zones."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Write a moment, which has to know its time zone."""
-        if value is None or dialect.name != "sqlite":
-            return value
-        return value.astimezone(UTC).replace(tzinfo=None)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Read it back, in UTC."""
-        return (
-            value
-            if value is None
-            else value.replace(tzinfo=UTC)
-            if value.tzinfo is None
-            else value.astimezone(UTC)
-        )
-
-
-#: A counting primary key: SQLite counts only in columns declared INTEGER.
-Counting = BigInteger().with_variant(Integer, "sqlite")
 
 metadata = MetaData(
     naming_convention={
@@ -258,6 +170,28 @@ backlog_lanes = Table(
     # Each webhook's lanes by when they are due: nobody looks past those of a webhook that has a million.
     Index(None, "webhook_id", "next_attempt_at"),
     Index(None, "partition", "webhook_id"),
+)
+
+waiting_messages = Table(
+    "waiting_messages",
+    metadata,
+    # Counts up, also over rows that are deleted: it orders the messages of a lane.
+    Column("number", Counting, primary_key=True, autoincrement=True),
+    Column("partition", Integer, nullable=False),
+    Column("channel_id", Words(64), nullable=False),
+    Column("conversation_key", Words(), nullable=False),
+    Column("message_id", Words(36), nullable=False),
+    # As it came on its queue: JSON in UTF-8 that was read once, so nothing in it has to be replaced.
+    Column("body", Text, nullable=False),
+    Column("routing_key", Words(), nullable=False),
+    Column("headers", Json, nullable=False),
+    # How often it was in the hands of a session that did not finish it.
+    Column("returned", Integer, nullable=False),
+    Column("created_at", Utc, nullable=False),
+    UniqueConstraint("conversation_key", "message_id"),
+    Index(None, "conversation_key", "number"),
+    Index(None, "partition", "channel_id", "number"),
+    sqlite_autoincrement=True,
 )
 
 dead_letters = Table(

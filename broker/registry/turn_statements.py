@@ -5,8 +5,9 @@ They are made once: what they are given varies, and their text does not.
 
 from sqlalchemy import BigInteger, Column, Integer, select
 
+from broker.registry.columns import Words
 from broker.registry.rows import Rows, one_of
-from broker.registry.tables import Words, channels, conversations, turns
+from broker.registry.tables import channels, conversations, turns
 
 
 class TurnStatements:

@@ -16,9 +16,17 @@ from broker.port import Envelope
 from broker.registry.conversations import Conversations, Loaded, NewTurn
 from broker.registry.database import Database
 from broker.registry.records import Conversation
+from broker.registry.suspects import Suspects
+from broker.registry.waiting_messages import WaitingMessages
 from broker.topology import DEAD, OUTBOUND
-from consumers.bot_worker import Bots, BotSession
+from consumers.asking import Answering as Shared
+from consumers.asking import Bots
+from consumers.bot_times import BotTimes
+from consumers.bot_worker import BotSession
 from consumers.bots.protocol import Bot, Reply, Session
+from consumers.busyness import Busyness
+from consumers.message_parking import MessageParking
+from consumers.trials import Trials
 from consumers.turn_writing import Turns
 
 
@@ -111,6 +119,13 @@ class Loading(Conversations):
         return await super().commit(new, published)
 
 
+def idle() -> Busyness:
+    """Make what says that this process has nothing to do, whatever else the machine has."""
+    busyness = Busyness()
+    busyness.part = 0.0
+    return busyness
+
+
 @dataclass
 class Answering:
     """A bot worker's parts."""
@@ -125,12 +140,25 @@ class Answering:
     acks: Acks = field(default_factory=Acks)
 
     def session(
-        self, make: Callable[[Mapping[str, Any]], Bot] | None = None, timeout_s: float = 5
+        self,
+        make: Callable[[Mapping[str, Any]], Bot] | None = None,
+        timeout_s: float = 5,
+        prefetch: int = 200,
     ) -> BotSession:
         """Open a session; its registry side is its own, as another process's is."""
-        bots = Bots(make or (lambda config: self.bot), timeout_s)
-        turns = Turns(Loading(self.database, self.loaded, self.committing))
-        return BotSession(self.acks, self.broker, turns, bots, 4)  # type: ignore[arg-type]
+        shared = Shared(
+            broker=self.broker,  # type: ignore[arg-type]
+            turns=Turns(Loading(self.database, self.loaded, self.committing)),
+            bots=Bots(make or (lambda config: self.bot), timeout_s),
+            parking=MessageParking(WaitingMessages(self.database)),
+            times=BotTimes(),
+            trials=Trials(Suspects(self.database)),
+            partitions=4,
+            prefetch=prefetch,
+            bytes_each=20_000,
+            busyness=idle(),
+        )
+        return BotSession(self.acks, shared, 1)  # type: ignore[arg-type]
 
     def message(
         self, number: int, user: str = "ada", channel: str | None = None, id_: str | None = None

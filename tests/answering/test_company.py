@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 
-from bot_worker_parts import Acks
+from bot_worker_parts import Acks, idle
 from jumping_loop import JumpingLoop
 
 from broker.ids import new_message_id
@@ -13,7 +13,9 @@ from broker.models.records import UserMessage, now
 from broker.port import Envelope
 from broker.registry.conversations import Loaded, NewTurn
 from broker.registry.records import Channel, Conversation
-from consumers.bot_worker import Bots, BotSession
+from consumers.asking import Answering, Bots
+from consumers.bot_times import BotTimes
+from consumers.bot_worker import BotSession
 from consumers.bots.protocol import Reply, Session
 from consumers.turn_writing import BUSY_LINGER_S, Turns
 
@@ -36,7 +38,23 @@ class Worker:
 
     def __post_init__(self) -> None:
         self._published = 0
-        self.session = BotSession(self.acks, self, Turns(self), Bots(lambda config: self, 60), 4)  # type: ignore[arg-type]
+        shared = Answering(
+            broker=self,  # type: ignore[arg-type]
+            turns=Turns(self),
+            bots=Bots(lambda config: self, 60),
+            parking=self,  # type: ignore[arg-type]
+            times=BotTimes(),
+            trials=None,  # type: ignore[arg-type]
+            partitions=4,
+            prefetch=10_000,
+            bytes_each=20_000,
+            busyness=idle(),
+        )
+        self.session = BotSession(self.acks, shared, 1)  # type: ignore[arg-type]
+
+    async def channels_of(self, partition: int) -> set[str]:
+        """Tell that nothing waits in the registry."""
+        return set()
 
     async def load(self, messages: Sequence[UserMessage]) -> list[Loaded]:
         """Load new conversations."""

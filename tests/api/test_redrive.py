@@ -20,12 +20,20 @@ from broker.port import Envelope, Subscription
 from broker.rabbitmq.broker import RabbitBroker
 from broker.registry.conversations import Conversations
 from broker.registry.records import Attempt, DeadLetter, Delivery
+from broker.registry.suspects import Suspects
+from broker.registry.waiting_messages import WaitingMessages
 from broker.topology import DEAD, MESSAGES, Topology, inbound_key, inbound_queue
 from consumers import turns
-from consumers.bot_worker import Bots, BotSession
+from consumers.asking import Answering as Shared
+from consumers.asking import Bots
+from consumers.bot_times import BotTimes
+from consumers.bot_worker import BotSession
 from consumers.bots.protocol import Reply
+from consumers.busyness import Busyness
 from consumers.dead_letters import DeadLetterSession
+from consumers.message_parking import MessageParking
 from consumers.outside import content_encoding
+from consumers.trials import Trials
 from consumers.turn_writing import Turns
 
 T0 = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -277,8 +285,19 @@ async def test_a_message_that_the_bot_could_not_answer_is_answered_once_after_it
 ) -> None:
     monkeypatch.setattr(turns, "WAITS_S", ())
     channel, bot, broker = await api.channel(), Bot(), api.parts.broker
-    registry = Turns(Conversations(api.parts.database))
-    bots = Bots(lambda settings: bot, 5)
+    database = api.parts.database
+    shared = Shared(
+        broker=broker,
+        turns=Turns(Conversations(database)),
+        bots=Bots(lambda settings: bot, 5),
+        parking=MessageParking(WaitingMessages(database)),
+        times=BotTimes(),
+        trials=Trials(Suspects(database)),
+        partitions=PARTITIONS,
+        prefetch=10,
+        bytes_each=20_000,
+        busyness=Busyness(),
+    )
     queue = inbound_queue(partition_word(partition_of(conversation_key(channel["id"], "u"), PARTITIONS)))
 
     async def work(queue: str, open_session: Callable[[Any], Any]) -> None:
@@ -290,7 +309,7 @@ async def test_a_message_that_the_bot_could_not_answer_is_answered_once_after_it
             await session.stop(10)
 
     def answering(hold: Any) -> BotSession:
-        return BotSession(hold, broker, registry, bots, PARTITIONS)
+        return BotSession(hold, shared, 0)
 
     async def shown() -> list[tuple[str, int]]:
         path = f"/v1/channels/{channel['id']}/conversations/u/turns"
@@ -313,7 +332,7 @@ async def test_a_message_that_the_bot_could_not_answer_is_answered_once_after_it
         await work(queue, answering)
     assert await shown() == [("answered", 1)]
     assert bot.asked == ["hello", "hello"]
-    await registry.close()
+    await shared.turns.close()
 
 
 async def test_a_message_goes_to_the_partition_that_it_has_now_under_its_own_id(api: Any) -> None:

@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy import Column, Integer, bindparam, func, literal_column, select, text
 
 from broker.errors import RegistryUnavailable
+from broker.registry.columns import Json, Utc, Words
 from broker.registry.database import Database
 from broker.registry.direct import Direct, Statement
 from broker.registry.rows import Rows
-from broker.registry.tables import Json, Utc, Words
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 

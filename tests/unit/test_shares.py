@@ -52,6 +52,19 @@ def test_heavy_messages_take_several_places() -> None:
     assert shares.held("a") == 0
 
 
+def test_what_waits_elsewhere_is_let_in_up_to_its_part_and_always_one_by_one() -> None:
+    short_from = PLACES // SHORT_FROM
+    shares = Shares(PLACES)
+    assert shares.room("quick", 0.001) == short_from, "no more than is taken before anything is short"
+    assert 1 <= shares.room("hangs", 15.0) < short_from / 4
+    shares.take(PLACES)
+    assert shares.room("hangs", 15.0) == 1, "what waits goes on"
+    shares.hold("hangs", new_lane=True)
+    assert shares.room("hangs", 15.0) == 0
+    shares.hold("others", 2 * PLACES, new_lane=True)
+    assert shares.room("quick", 0.001) == 0, "memory is bounded, whatever waits"
+
+
 @pytest.mark.parametrize("hanging", [1, 5, 20])
 def test_owners_that_hang_are_left_a_small_part_however_many_they_are(hanging: int) -> None:
     # Each fills its part by one message after the other, until all of them would give way.
