@@ -18,10 +18,10 @@ STATEMENT_S = 30.0
 POOL, DIRECT_POOL = 6, 4
 
 
-def make_engine(url: str, *, statement_s: float = STATEMENT_S) -> AsyncEngine:
+def make_engine(url: str, *, statement_s: float | None = None) -> AsyncEngine:
     """Make an engine for a `postgresql://`, `postgres://` or `sqlite:///` URL; connects to nothing yet.
 
-    On PostgreSQL a statement may take `statement_s` seconds. Raises RegistryError for any other URL.
+    On PostgreSQL a statement may take `statement_s` seconds, or 30. Raises RegistryError for any other URL.
     """
     if _is_sqlite(url):
         from broker.registry import sqlite
@@ -29,7 +29,7 @@ def make_engine(url: str, *, statement_s: float = STATEMENT_S) -> AsyncEngine:
         return sqlite.make_engine(url.removeprefix(SQLITE), statement_s=STATEMENT_S, pool=POOL + DIRECT_POOL)
     from broker.registry import postgresql
 
-    return postgresql.make_engine(url, connect_s=CONNECT_S, statement_s=statement_s, pool=POOL)
+    return postgresql.make_engine(url, connect_s=CONNECT_S, statement_s=statement_s or STATEMENT_S, pool=POOL)
 
 
 def make_direct(url: str) -> "Direct | None":

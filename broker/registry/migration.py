@@ -10,14 +10,13 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.registry.database import schema_of
-from broker.registry.engine import STATEMENT_S as USUAL_S
-from broker.registry.engine import check_pooling, make_engine
+from broker.registry.engine import STATEMENT_S, check_pooling, make_engine
 from broker.registry.outages import is_outage, outages_told
 from broker.registry.refusals import refusals_told
 from broker.registry.schema import HEAD
 
 #: An index of a table with many millions of rows takes minutes, and more on a slow disk; in seconds.
-STATEMENT_S = 86_400.0
+INDEX_S = 86_400.0
 #: How often to see whether another migration has ended, in seconds.
 LOOK_EVERY_S = 0.1
 #: Any number will do, as long as two migrations of one database use the same.
@@ -30,7 +29,7 @@ async def migrate(url: str) -> None:
     Raises RegistryUnavailable where the database does not answer, SettingsError or RegistryError where it cannot be
     used as it is.
     """
-    engine = make_engine(url, statement_s=STATEMENT_S)
+    engine = make_engine(url, statement_s=INDEX_S)
     try:
         with refusals_told(), outages_told():
             await check_pooling(url)
@@ -65,7 +64,7 @@ async def _write_ahead(connection: AsyncConnection) -> None:
     """Have a SQLite file keep a write-ahead log, so that readers and the writer do not wait for each other."""
     # Two processes that change the mode at once would wait for each other, as long as they may wait at all. So
     # each tries at once or not at all, and again soon.
-    give_up = time.monotonic() + USUAL_S
+    give_up = time.monotonic() + STATEMENT_S
     await connection.exec_driver_sql("PRAGMA busy_timeout=0")
     while True:
         try:
@@ -75,7 +74,7 @@ async def _write_ahead(connection: AsyncConnection) -> None:
             if not is_outage(error) or time.monotonic() > give_up:
                 raise
             await asyncio.sleep(random.uniform(0.01, 0.05))  # noqa: S311 - spreads load, keeps no secret
-    await connection.exec_driver_sql(f"PRAGMA busy_timeout={int(USUAL_S * 1000)}")
+    await connection.exec_driver_sql(f"PRAGMA busy_timeout={int(STATEMENT_S * 1000)}")
 
 
 def _upgrade(connection: Connection) -> None:
