@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -82,13 +83,19 @@ async def answering(url: str, child: Child) -> None:
     raise RuntimeError(f"{child.name} ended before it answered")
 
 
-async def post(url: str, token: str, seconds: int) -> tuple[int, float]:
+async def post(
+    url: str,
+    token: str,
+    seconds: int,
+    script: Path = SCRIPT,
+    environment: Mapping[str, str] | None = None,
+) -> tuple[int, float]:
     """Post with wrk for some seconds; returns how many were accepted, and how many a second."""
     if shutil.which("wrk") is None:
         raise RuntimeError("The benchmark of the API needs wrk; on Debian: apt-get install wrk")
     run = await asyncio.create_subprocess_exec(
-        *("wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(SCRIPT), url),
-        env={**os.environ, "BENCH_TOKEN": token},
+        *("wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(script), url),
+        env={**os.environ, "BENCH_TOKEN": token, **(environment or {})},
         stdout=asyncio.subprocess.PIPE,
     )
     output, _ = await run.communicate()

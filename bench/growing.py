@@ -8,6 +8,7 @@ import asyncpg
 from backlog_rows import make_backlog
 from servers.process import free_port
 
+from bench.channels import measure_channels
 from bench.deliveries import Measured, measure_deliveries
 from bench.deployment import Deployment
 from bench.servers import Servers
@@ -71,6 +72,10 @@ async def measure_growth(servers: Servers, messages: int, *, full: bool) -> dict
         "webhooks": (
             (10, 10_000 if full else 1_000),
             lambda number: measure(messages=max(messages, 5 * number), users=100, channels=number),
+        ),
+        "channels, API and bot worker": (
+            (1, 1_000, 10_000) if full else (1, 1_000),
+            lambda number: measure_channels(servers, 10, number),
         ),
         "partitions": (
             (1, 16, 64),

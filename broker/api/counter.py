@@ -1,12 +1,13 @@
 """The counter: takes a message in where nothing has to be waited for but the broker.
 
-Nearly every message comes so: its channel is known and believed, its body is here, and it has no Idempotency-Key.
+Nearly every message comes so: its channel is known and believed, or read with many others, its body is here, and it
+has no Idempotency-Key.
 Then what the view does in general steps is done here in fewer, to the same end.
 """
 
 from aiohttp import web
 
-from broker.api.auth import require_token
+from broker.api.auth import known_door, require_token
 from broker.api.bodies import read_json, require_json
 from broker.api.doors import Doors
 from broker.api.endpoint import answer
@@ -33,6 +34,10 @@ class Counter:
         self._broker = broker
         self._partitions = partitions
         self._watch = Watch(PATIENCE_S)
+
+    async def take_after_read(self, request: web.Request, channel_id: str) -> web.StreamResponse:
+        """Take in a message whose body has come, but whose channel has to be read; raises as the view does."""
+        return await self.take(request, channel_id, await known_door(self.doors, channel_id))
 
     async def take(self, request: web.Request, channel_id: str, door: Door) -> web.StreamResponse:
         """Take in a message whose channel is known and whose body has come; raises as the view does."""

@@ -15,7 +15,7 @@ from broker.api.counter import COUNTER
 from broker.api.endpoint import Endpoint, answer
 from broker.api.limits import keep_to_rate
 from broker.api.parts import DOORS, RATE_LIMIT
-from broker.api.patience import LEFT_BEHIND, leaving_behind
+from broker.api.patience import LEFT_BEHIND, Patience, leaving_behind
 from broker.api.problems import Problem, unauthorized
 from broker.api.receipt import EVENT_RECEIVED
 from broker.api.schemas import Accepted
@@ -58,6 +58,7 @@ class Messages(Endpoint):
             door = counter.doors.at_hand(channel_id)
             if door is not None:
                 return await counter.take(request, channel_id, door)
+            return await Patience().bound(counter.take_after_read(request, channel_id))
         return await super()._iter()
 
     async def admit(self) -> None:
