@@ -37,16 +37,20 @@ class Counter:
 
     async def take_after_read(self, request: web.Request, channel_id: str) -> web.StreamResponse:
         """Take in a message whose body has come, but whose channel has to be read; raises as the view does."""
-        return await self.take(request, channel_id, await known_door(self.doors, channel_id))
+        # Taken first: where the sender goes away meanwhile, it cannot be read any more.
+        body = request.content.read_nowait()
+        return await self.take(request, channel_id, await known_door(self.doors, channel_id), body)
 
-    async def take(self, request: web.Request, channel_id: str, door: Door) -> web.StreamResponse:
+    async def take(
+        self, request: web.Request, channel_id: str, door: Door, body: bytes
+    ) -> web.StreamResponse:
         """Take in a message whose channel is known and whose body has come; raises as the view does."""
         require_token(request, door)
         allowance = keep_to_rate(request, self._rate_limit, channel_id)
         require_json(request)
         message_id = new_message_id()
         user_id, record = write_record(
-            read_json(MessageRequest, request.content.read_nowait()),
+            read_json(MessageRequest, body),
             channel_id=channel_id,
             message_id=message_id,
             traceparent=traceparent_of(request.headers.get("traceparent")),

@@ -57,7 +57,7 @@ class Messages(Endpoint):
             channel_id = request.match_info["channel_id"]
             door = counter.doors.at_hand(channel_id)
             if door is not None:
-                return await counter.take(request, channel_id, door)
+                return await counter.take(request, channel_id, door, request.content.read_nowait())
             return await Patience().bound(counter.take_after_read(request, channel_id))
         return await super()._iter()
 
