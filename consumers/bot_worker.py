@@ -126,6 +126,7 @@ class BotSession:
             self._waiting.finished(taken)
         else:
             await self._publish(turn)
+            taken.message = None
             self._finish(taken, turn)
 
     async def _settle_alone(self, taken: Taken) -> None:
@@ -138,6 +139,7 @@ class BotSession:
     async def _turn_of(self, taken: Taken) -> Turn | None:
         """Return a message's turn, a new one where it has none yet; None where the message is a dead letter."""
         envelope, message = taken.envelope, taken.message
+        assert message is not None
         loaded = None if envelope.redelivered else self._turns.known(message)
         asked: Asked | None = None
         refused = 0

@@ -1,6 +1,6 @@
 """A user's message in the hands of a bot worker, from its queue or from the registry, where it waited."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from broker.models.records import UserMessage
 from broker.port import Envelope
@@ -13,7 +13,8 @@ class Taken:
     """A message in the hands of a session."""
 
     envelope: Envelope
-    message: UserMessage
+    #: None once it is answered: it takes as much memory as the body does, and its mark is waited for.
+    message: UserMessage | None
     #: How many places of the prefetch it takes.
     places: int = 1
     #: Its number in the registry; 0 where it is not written there.
@@ -24,16 +25,19 @@ class Taken:
     kept: bool = False
     #: True once nothing is left to be done with it.
     done: bool = False
+    #: The message's id, and the channel whose bot it is for.
+    id: str = field(init=False)
+    channel_id: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Keep what is asked for when the message is answered."""
+        assert self.message is not None
+        self.id, self.channel_id = self.message.id, self.message.channel_id
 
     @property
     def waits(self) -> bool:
         """True where it is in the registry, or on its way there."""
         return self.parking or self.number > 0
-
-    @property
-    def channel_id(self) -> str:
-        """The channel whose bot it is for."""
-        return self.message.channel_id
 
 
 TakenLane = Lane[str, Taken]

@@ -221,7 +221,7 @@ class WaitingLanes:
             partition=self._partition,
             channel_id=taken.channel_id,
             conversation_key=key,
-            message_id=taken.message.id,
+            message_id=taken.id,
             body=envelope.body,
             routing_key=envelope.routing_key,
             headers=envelope.headers,

@@ -19,7 +19,7 @@ from broker.registry.channels import Door, DoorState
 #: How old a door may be before it is looked at in the background, in seconds.
 FRESH_S = 1.0
 #: How long a door is served after its last confirmation, in seconds; it is read anew before it serves then.
-BELIEVED_S = 5.0
+BELIEVED_S = 30.0
 #: How long it is believed that there is no such channel, in seconds.
 NONE_BELIEVED_S = 1.0
 #: How long a look waits for others, in seconds.

@@ -58,7 +58,8 @@ def make_engine(file: str, *, statement_s: float, pool: int) -> AsyncEngine:
         return await connect(path, statement_s)
 
     url = URL.create("sqlite+aiosqlite", database=file)
-    return create_async_engine(url, async_creator=opened, pool_size=pool)
+    # The connection that was used last is used next: each has a thread, whose large statements leave it with memory.
+    return create_async_engine(url, async_creator=opened, pool_size=pool, pool_use_lifo=True)
 
 
 async def connect(path: Path, busy_s: float) -> "Connection":

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -69,7 +70,7 @@ class FailingChannels:
     async def page(self, cursor: str | None, limit: int) -> Any:
         raise self._error
 
-    async def door(self, channel_id: str) -> Any:
+    async def doors(self, channel_ids: Iterable[str]) -> Any:
         raise self._error
 
 
