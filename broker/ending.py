@@ -43,7 +43,11 @@ async def _end_others() -> None:
             return
         for task in left:
             task.cancel()
-        _, left = await asyncio.wait(left, timeout=EACH_S)
+        ended, left = await asyncio.wait(left, timeout=EACH_S)
+        for task in ended:
+            if not task.cancelled():
+                # Looked at, so that nobody reports it: it was given up, whatever it has to say.
+                task.exception()
 
 
 async def to_its_end(work: Coroutine[Any, Any, object]) -> None:

@@ -1,6 +1,7 @@
 """A program ends when its work does, whatever a library makes of being cancelled."""
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable
 
@@ -49,3 +50,19 @@ def test_the_error_of_the_work_comes_out_and_what_it_left_has_ended() -> None:
     with pytest.raises(LookupError, match="nothing there"):
         run(work())
     assert left[0].done()
+
+
+def test_nothing_is_reported_of_a_task_that_fails_as_it_is_ended(caplog: pytest.LogCaptureFixture) -> None:
+    async def fails() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise ConnectionError("the server closed the connection") from None
+
+    async def work() -> None:
+        asyncio.create_task(fails())  # noqa: RUF006 - left on purpose
+        await asyncio.sleep(0)
+
+    run(work())
+    gc.collect()
+    assert not caplog.records
