@@ -52,6 +52,9 @@ async def within(
 
 
 def _leave(calling: "asyncio.Future[T]", put_away: Callable[[T], Awaitable[None]] | None) -> None:
+    # At the end of a program whoever waits for it here may be ended first.
+    calling.add_done_callback(_look_at)
+
     async def end() -> None:
         await asyncio.wait({calling})
         if not calling.cancelled() and calling.exception() is None and put_away is not None:
@@ -64,5 +67,10 @@ def _leave(calling: "asyncio.Future[T]", put_away: Callable[[T], Awaitable[None]
 
 def _forget(ending: "asyncio.Future[None]") -> None:
     _left.discard(ending)
-    if not ending.cancelled():
-        ending.exception()
+    _look_at(ending)
+
+
+def _look_at(done: "asyncio.Future[Any]") -> None:
+    # So that nobody reports it as forgotten.
+    if not done.cancelled():
+        done.exception()
