@@ -192,7 +192,7 @@ async def _api(settings: Settings, stop: Stop, health: Health) -> None:
     from consumers.composition.api import serving_api
 
     async with (
-        open_base(settings, stop, health) as base,
+        open_base(settings, stop, health, spools=False) as base,
         serving_api(base, admin_token(settings), settings.webhook_allow_networks) as address,
     ):
         log.info("api.listening", address=address)

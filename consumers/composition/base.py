@@ -44,10 +44,13 @@ class Base:
 
 
 @asynccontextmanager
-async def open_base(settings: Settings, stop: Stop, health: Health) -> AsyncIterator[Base]:
+async def open_base(
+    settings: Settings, stop: Stop, health: Health, *, spools: bool = True
+) -> AsyncIterator[Base]:
     """Open the database and the broker; raises SchemaMismatch or TopologyMismatch before anything is served.
 
-    Where stopping begins before they are open, ends at once.
+    Where stopping begins before they are open, ends at once. `spools` says whether the process takes in messages, whose
+    bodies need a folder to wait in where memory runs short.
     """
     async with AsyncExitStack() as stack:
         opening = asyncio.current_task()
@@ -59,6 +62,9 @@ async def open_base(settings: Settings, stop: Stop, health: Health) -> AsyncIter
 
         waiting = asyncio.create_task(give_up())
         try:
+            if spools and settings.spool_dir is not None:
+                # Used only when memory runs short; that would be a bad moment to hear that it cannot be.
+                writable_folder(settings.spool_dir, "POSTBOTE_SPOOL_DIR")
             base = await _opened(settings, stop, health, stack)
         finally:
             waiting.cancel()
@@ -66,9 +72,6 @@ async def open_base(settings: Settings, stop: Stop, health: Health) -> AsyncIter
 
 
 async def _opened(settings: Settings, stop: Stop, health: Health, stack: AsyncExitStack) -> Base:
-    if settings.spool_dir is not None:
-        # Used only when memory runs short; that would be a bad moment to hear that it cannot be.
-        writable_folder(settings.spool_dir, "POSTBOTE_SPOOL_DIR")
     database = Database(settings.database)
     stack.push_async_callback(database.close)
     await outlast(database.check_schema, "start.database")
