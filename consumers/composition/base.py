@@ -49,8 +49,8 @@ async def open_base(
 ) -> AsyncIterator[Base]:
     """Open the database and the broker; raises SchemaMismatch or TopologyMismatch before anything is served.
 
-    Where stopping begins before they are open, ends at once. `spools` says whether the process takes in messages, whose
-    bodies need a folder to wait in where memory runs short.
+    Where stopping begins before they are open, ends at once. `spools` says whether the process takes in messages:
+    their bodies need a folder to wait in where memory runs short.
     """
     async with AsyncExitStack() as stack:
         opening = asyncio.current_task()
